@@ -55,8 +55,8 @@ WEIGHTS_WANTED = "give a checkpoint folder such as RUN/checkpoints/best, or a we
 class DataSettings:
     """One of ``DataLoader.Train`` and ``DataLoader.Eval``, whose dotted key is ``key``.
 
-    Of the data set it holds the name and the checked arguments; the operators are built. With ``is_whole`` ``split`` is
-    not applied, because training and evaluation have folders of their own.
+    Of the data set it holds the name and the checked arguments; the operators are built. With ``split_ignored``
+    ``split`` is not applied, because training and evaluation have folders of their own.
     """
 
     key: str
@@ -66,7 +66,7 @@ class DataSettings:
     batch_operator: BatchOperator | None
     sampler: sections.SamplerSettings
     loader: sections.LoaderSettings
-    is_whole: bool = False
+    split_ignored: bool = False
 
 
 @dataclasses.dataclass
@@ -205,7 +205,7 @@ def _apply_holdout(checker: Checker, train: DataSettings | None, evaluation: Dat
         shared = shared_folder(*(one.dataset_arguments["image_root"] for one in both))
         if shared is None:
             for one in both:
-                one.is_whole = one.dataset_arguments.pop("split", None) is not None
+                one.split_ignored = one.dataset_arguments.pop("split", None) is not None
             return
         if shared != "same":
             checker.add(f"{key}.image_root", f"{shared}: {learnt}; use two folders side by side, or one for both")
@@ -302,7 +302,7 @@ def _read_data(checker: Checker, section: sections.DataSection | None, key: str)
         checker.add(f"{place}.transform_ops[{number}].{type(operators[number]).__name__}", fault)
     batch_operator = checker.collected(build_batch_operator, batch_operations, f"{place}.batch_transform_ops")
     name = checker.choice(dataset.pop("name", None), f"{place}.name", DATASETS)
-    supplied = ("numbering",)  # an evaluation set has it from the training set
+    supplied = ("label_order",)  # an evaluation set has it from the training set
     arguments = checker.arguments(parameters_of(DATASETS[name]), dataset, place, supplied) if name else None
     if arguments is None:
         return None

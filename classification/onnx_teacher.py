@@ -187,7 +187,7 @@ class TeacherCache:
 
 RECORD = "cache.json"
 # What a cache must agree on with the run that reads it, and what is said if it does not.
-MEANINGS = {
+MISMATCHES = {
     "teacher": "another teacher", "stages": "other stages", "settings": "other operators, sizes or outputs",
     "images": "other images",
 }  # fmt: skip
@@ -239,7 +239,7 @@ def open_cache(
         raise refuse(f"{folder} is no whole cache ({error}); remove it, or name another folder") from error
     for key, value in wanted.items():
         if record.get(key) != value:
-            raise refuse(f"{folder} is of {MEANINGS[key]}; remove it, or name another folder")
+            raise refuse(f"{folder} is of {MISMATCHES[key]}; remove it, or name another folder")
     if damaged:
         raise refuse(f"{folder}/{damaged[0]} is damaged (its checksum differs); remove the folder")
     logger.info("teacher's outputs: from %s", folder)

@@ -48,7 +48,7 @@ WITHOUT_EFFECT = (
     "DataLoader.Eval.loader", "Infer",
 )  # fmt: skip
 # Where data stand. A run that goes on elsewhere may go on with other data; of a finished one the place means nothing.
-PLACES = tuple(f"DataLoader.{part}.dataset.{name}" for part in ("Train", "Eval")
+DATA_PATH_KEYS = tuple(f"DataLoader.{part}.dataset.{name}" for part in ("Train", "Eval")
                for name in ("data_file", "data_dir", "image_root", "cls_label_path"))  # fmt: skip
 SHOWN_CHANGES = 3
 POLL_SECONDS = 0.25
@@ -267,7 +267,7 @@ def refuse_changed_runs(runs: Sequence[Run], training: bool = True) -> None:
     Raises:
         ConfigError: it was not; one line for each run. Unless they are for ``training``, data may have been moved.
     """
-    lines, without_effect = [], WITHOUT_EFFECT if training else WITHOUT_EFFECT + PLACES
+    lines, without_effect = [], WITHOUT_EFFECT if training else WITHOUT_EFFECT + DATA_PATH_KEYS
     for run in runs:
         try:
             before = yaml.load((run.folder / "config.yaml").read_text(encoding="utf-8"), Loader=ConfigLoader)

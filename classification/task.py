@@ -254,15 +254,17 @@ class ClassificationTask(Task):
     def forward(self, batch: dict[str, Any], seed: int) -> TrainOutput:
         """Returns logits and loss of a batch; all randomness of the pass (dropped paths) follows from ``seed``."""
         with self.precision.autocast():
-            taught = self.distillation.teach(batch["image"], batch.get("index")) if self.distillation else None
+            teacher_outputs = None
+            if self.distillation is not None:
+                teacher_outputs = self.distillation.compute_teacher_outputs(batch["image"], batch.get("index"))
             seed_everything(seed)
             output = self.network(batch["image"])
         logits = logits_of(output)
         label, label_mixed, share = batch["label"], batch["label_mixed"], float(batch["lam"])
         loss = self.config.train_loss(logits, label, label_mixed, share, self.class_weights)
-        if self.distillation is None or taught is None:
+        if self.distillation is None or teacher_outputs is None:
             return TrainOutput(logits, loss)
-        return TrainOutput(logits, *self.distillation.losses(loss, output, taught))
+        return TrainOutput(logits, *self.distillation.losses(loss, output, teacher_outputs))
 
     def no_sync_until_update(self, closes_update: bool) -> contextlib.AbstractContextManager[Any]:
         """Returns the context of a forward and backward pass: only an update's last batch all-reduces gradients."""
@@ -366,7 +368,7 @@ class ClassificationTask(Task):
             "ema_updates": self.ema.updates if self.ema else 0,
             "class_names": self.class_names,
             # Class folders are told by their names.
-            "label_numbering": None if self.dataset.class_names else self.dataset.numbering,
+            "label_numbering": None if self.dataset.class_names else self.dataset.label_order,
             "arch": {"name": self.config.arch.name, "arguments": self.config.arch.arguments},
             "pretraining": self.config.pretraining.name if self.config.pretraining else None,
             # Where nothing is evaluated that could choose between both.

@@ -11,7 +11,13 @@ from typing import Any
 import numpy as np
 import paddle
 
-from classification.build import build_network, evaluation_numbering, load_pretrained, open_quietly, read_class_names
+from classification.build import (
+    build_network,
+    evaluation_label_order,
+    load_pretrained,
+    open_if_present,
+    read_class_names,
+)
 from classification.config import Config
 from ppcls_ext.deploy.export import example_images, export_classifier
 from ppcls_ext.deploy.verify import EagerBackend
@@ -84,7 +90,7 @@ def load_trained(config: Config) -> Trained:
     load_pretrained(config, model, fine_tune=False)
     model.eval()
     names = class_names_of_weights(weights)
-    names = names or read_class_names(config, open_quietly(config, config.eval, evaluation_numbering(config)))
+    names = names or read_class_names(config, open_if_present(config, config.eval, evaluation_label_order(config)))
     if names is not None and len(names) != config.arch.class_num:
         logger.warning("%d class names for %d classes: numbers are shown", len(names), config.arch.class_num)
         names = None
@@ -93,7 +99,7 @@ def load_trained(config: Config) -> Trained:
 
 def _evaluation_images(config: Config) -> dict[str, bytes | np.ndarray]:
     weights = find_weights(config.run.pretrained_model)
-    dataset = open_quietly(config, config.eval, evaluation_numbering(config, weights=weights))
+    dataset = open_if_present(config, config.eval, evaluation_label_order(config, weights=weights))
     images: dict[str, bytes | np.ndarray] = {}
     for index in [] if dataset is None else dataset.spread(COMPARED_IMAGES):
         try:

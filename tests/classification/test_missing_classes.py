@@ -139,4 +139,4 @@ def test_labels_from_one_and_labels_with_gaps_name_the_option_that_reads_them(ro
     notes = [entry.note for finding in check_config_data(config).findings
              if finding.kind == "label_outside" for entry in finding.entries]  # fmt: skip
     assert sum("relabel: True" in note for note in notes) == 2  # once a set
-    assert open_dataset(config, config.train).numbering is None
+    assert open_dataset(config, config.train).label_order is None
