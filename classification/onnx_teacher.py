@@ -294,7 +294,7 @@ def external_data(file: Path) -> list[Path]:
     """Returns the files that hold weights of an ONNX file outside of it; needs no package that reads such files."""
     content = file.read_bytes()
     # An entry of protobuf: field 1, the key, then field 2, the length of the name in a byte and the name.
-    starts = [match.end() for match in re.finditer(rb"\n\x08location\x12", content)]
+    starts = [match.end() for match in re.finditer(rb"\n\x08location\x12(?=.)", content, re.DOTALL)]
     names = {content[start + 1 : start + 1 + content[start]].decode(errors="replace") for start in starts}
     return [file.parent / name for name in sorted(names) if (file.parent / name).is_file()]
 

@@ -49,7 +49,7 @@ WITHOUT_EFFECT = (
 )  # fmt: skip
 # Where data stand. A run that goes on elsewhere may go on with other data; of a finished one the place means nothing.
 DATA_PATH_KEYS = tuple(f"DataLoader.{part}.dataset.{name}" for part in ("Train", "Eval")
-               for name in ("data_file", "data_dir", "image_root", "cls_label_path"))  # fmt: skip
+                       for name in ("data_file", "data_dir", "image_root", "cls_label_path"))  # fmt: skip
 SHOWN_CHANGES = 3
 POLL_SECONDS = 0.25
 
