@@ -93,11 +93,12 @@ def test_training_steps_of_which_ours_fails_are_reported_all_the_same(tmp_path: 
 
 
 def test_an_export_of_a_detector_that_fails_does_not_end_the_others(tmp_path: Path, monkeypatch, capsys) -> None:
+    network = Artefact(format="paddle", precision="fp32", model_file="a.json", weights_file=None, checksums={})
     for name in ("good", "bad"):
         (tmp_path / name).mkdir()
         DetectionDescription(
             folder=tmp_path / name, model_name="Small", class_num=3, input_shape=[-1, 3, 64, 64], preprocess=[],
-            classes=None, form=OutputForm(), artefacts=[Artefact("paddle", "fp32", "inference.json", None, {})],
+            classes=None, form=OutputForm(), artefacts=[network],
         ).write()  # fmt: skip
 
     def measure(subjects: list[workers.Subject], *_: object, **__: object) -> None:
