@@ -119,7 +119,6 @@ def check_arguments(arguments: argparse.Namespace) -> None:
         (arguments.explain is not None and arguments.save is None,
          "--explain draws pictures: say where with --save FILE.png or --save FOLDER"),
         (arguments.overlap is not None and tile is None, "--overlap is that of tiles: give --tile PIXELS"),
-        (tile is not None and arguments.explain is not None, "--explain looks at whole pictures: leave out --tile"),
         (arguments.annotations is not None and arguments.coco is None,
          "--annotations numbers the results of --coco FILE, which is missing"),
     ):  # fmt: skip
@@ -132,8 +131,10 @@ def check_arguments(arguments: argparse.Namespace) -> None:
     for option in EXPORT_ONLY:
         if arguments.config is not None and getattr(arguments, option) is not None:
             raise UserError(f"--{option} chooses how an export is run: it goes with --model, not with -c")
-    for option in INSIDE:
-        if arguments.model is not None and getattr(arguments, option) is not None:
+    for option in (option for option in INSIDE if getattr(arguments, option) is not None):
+        if tile is not None:
+            raise UserError(f"--{option} looks at whole pictures: leave out --tile")
+        if model is not None:
             raise UserError(f"--{option} needs weights (-c CONFIG -o ...): an export has no gradients or features")
     for option, suffixes in (("embeddings", [".npz"]), ("neighbours", [".png", ".jpg"])):
         if (file := getattr(arguments, option)) is not None and file.suffix.lower() not in suffixes:
