@@ -25,7 +25,7 @@ from detection.ema import DetectorEMA, as_arrays
 from detection.evaluator import Evaluator
 from detection.loaders import BAD_IMAGES_KEY, boxes_of, training_loader
 from detection.schedule import fit, late_epochs
-from detection.toolkit import deviation_of_one_type, refusals, workspace
+from detection.toolkit import create_model, deviation_of_one_type, refusals, workspace
 from detection.weights import load_start
 from ppcls_ext.arch.flops import count_parameters
 from ppcls_ext.engine.bad_images import BadImages
@@ -155,7 +155,7 @@ class DetectionTask(Task):
         self.batches = training_loader(config, environment)
         self.bad_images = BadImages(self.batches.read_batch, keys.max_bad_images, BAD_IMAGES_KEY)
         with refusals(config):
-            self.model = create(config.architecture)
+            self.model = create_model(config, settings)
             self.model.load_meanstd(settings["TestReader"]["sample_transforms"])
             plan = create("LearningRate")
             images, tuned = self.batches.sampler.global_batch_size, keys.tuned_batch_size

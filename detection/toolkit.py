@@ -65,13 +65,18 @@ def build_model(config: DetectionConfig, pretrained: bool = True) -> paddle.nn.L
         UserError: a part of the model refuses its arguments.
     """
     with workspace(config) as settings, refusals(config):
-        from ppdet.core.workspace import create
+        return create_model(config, settings, pretrained)
 
-        backbone = (settings.get(config.architecture) or {}).get("backbone")
-        section = settings.get(backbone) if isinstance(backbone, str) else None
-        if not pretrained and isinstance(section, dict) and section.get("pretrained"):
-            section["pretrained"] = None
-        model = create(config.architecture)
+
+def create_model(config: DetectionConfig, settings: Any, pretrained: bool = True) -> paddle.nn.Layer:
+    """As `build_model`, in the open `workspace` of the configuration, which gave ``settings``."""
+    from ppdet.core.workspace import create
+
+    backbone = (settings.get(config.architecture) or {}).get("backbone")
+    section = settings.get(backbone) if isinstance(backbone, str) else None
+    if not pretrained and isinstance(section, dict) and section.get("pretrained"):
+        section["pretrained"] = None
+    model = create(config.architecture)
     _activations_as_layers(model)
     return model
 

@@ -15,6 +15,7 @@ from paddle import nn
 
 from detection import toolkit
 from detection.configuration import load_config
+from detection.task import DetectionTask, open_environment
 from ppcls_ext.utils.errors import UserError
 from tests.support.detectors import make_frames, run_config, tiny_config
 
@@ -117,8 +118,12 @@ def test_the_deviation_of_one_type_has_the_bits_of_paddle() -> None:
     assert found.tobytes() == wanted.tobytes()
 
 
-def test_no_swish_is_hidden_from_the_fast_kernels(tmp_path: Path) -> None:
-    model = toolkit.build_model(load_config(plain(tmp_path)))
+@pytest.mark.parametrize("trained", [False, True])
+def test_no_swish_is_hidden_from_the_fast_kernels(tmp_path: Path, trained: bool) -> None:
+    config = load_config(run_config(tmp_path, make_frames(tmp_path / "frames")))
+    with toolkit.workspace(config) as settings:
+        task = DetectionTask(config, settings, open_environment(config), tmp_path) if trained else None
+    model = task.model if task else toolkit.build_model(config)
     acts = [layer.act for layer in model.sublayers() if hasattr(layer, "act")]
     assert any(type(act) is nn.Swish for act in acts)
     x = paddle.linspace(-3, 3, 7)
