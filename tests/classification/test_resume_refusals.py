@@ -109,7 +109,7 @@ def test_between_epochs_another_order_is_only_warned_of_and_the_learning_rate_fo
 
 def test_inside_an_epoch_shuffled_batches_go_on_shuffled_only(task):
     order = task.data_order()
-    with pytest.raises(UserError, match=r"cut otherwise now \(shuffle False -> True\)"):
+    with pytest.raises(UserError, match=r"now hold other images \(shuffle False -> True\)"):
         task.resume(checkpoint_of(task, step=1, data_order={**order, "shuffle": False}))
     del order["shuffle"]
     assert task.resume(checkpoint_of(task, step=1, data_order=order)).step == 1

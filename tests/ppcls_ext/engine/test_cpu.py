@@ -325,7 +325,7 @@ def test_numpy_does_not_warn_of_a_loss_that_is_not_finite_in_any_session() -> No
         with warnings.catch_warnings(record=True) as told:
             cpu.use_fast_kernels([nn.Linear(2, 2)])
             warnings.warn_explicit("invalid value", RuntimeWarning, "cpu.py", 1, module=cpu.__name__)
-        assert told == []
+        assert not [warning for warning in told if warning.category is RuntimeWarning]
 
 
 def test_what_fails_on_another_thread_is_raised(three_threads) -> None:

@@ -140,7 +140,8 @@ def test_an_unknown_logger_and_a_missing_package_are_named_before_any_data_are_r
 def test_only_the_first_process_writes(tmp_path, services) -> None:
     for active in (False, True):
         with RunFolder(tmp_path / "run", active) as folder:
-            task = SimpleNamespace(options=SimpleNamespace(loggers=OPTIONAL, config={}))
+            options = SimpleNamespace(loggers=OPTIONAL, config={})
+            task = SimpleNamespace(options=options, model=SimpleNamespace(parameters=list))
             recorder = Recorder(folder, task, RunProgress())
             recorder.open()
             recorder.close()
