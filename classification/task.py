@@ -120,7 +120,9 @@ class ClassificationTask(Task):
         self.dataset = build.build_dataset(config, config.train)
         # From here on the range of the samples is a number, in all that is written too.
         images, seed = len(self.dataset), environment.seed
-        statement = depth.settle(config.document.data, lambda index: self.dataset.load(index)[0], images, seed)
+        statement = depth.resolve_auto_range(
+            config.document.data, lambda index: self.dataset.load(index)[0], images, seed
+        )
         config = config.with_depth(statement)
         assert config.train is not None and config.optimizer is not None
         run = config.run

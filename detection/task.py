@@ -102,10 +102,14 @@ def loggers_of(config: DetectionConfig) -> list[str]:
 
 
 def with_settled_depth(config: DetectionConfig, resume: str | None, seed: int) -> DetectionConfig:
-    """Returns the configuration with the range of values of its pictures as a number: see ``depth.settle``."""
+    """Returns the configuration with the range of values of its pictures as a number.
+
+    See ``depth.resolve_auto_range``.
+    """
     config = config.with_depth(depth_to_continue(config.data, resume, config.output_dir / "checkpoints"))
     files = _training_images(config)
-    return config.with_depth(depth.settle(config.data, lambda index: read_bytes(files[index]), len(files), seed))
+    statement = depth.resolve_auto_range(config.data, lambda index: read_bytes(files[index]), len(files), seed)
+    return config.with_depth(statement)
 
 
 def _training_images(config: DetectionConfig) -> list[Path]:

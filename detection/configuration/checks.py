@@ -200,7 +200,7 @@ def check_document(document: Document) -> None:
         way = f"python -m detection PATH/TO/PaddleDetection/tools/train.py -c {document.path}"
         message = f"only {' and '.join(DETECTORS)} go through these tools, got {architecture}; for others use {way}"
         raise UserError(document.problem("architecture", message))
-    for key, message in depth.agree(data):
+    for key, message in depth.unify_ranges(data):
         checker.add(key, message)
     checker.section(RunKeys, {str(name): value for name, value in data.items()}, "")
     for name in (*REQUIRED_KEYS, *REQUIRED_SECTIONS):

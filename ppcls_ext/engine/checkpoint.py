@@ -190,7 +190,7 @@ def depth_to_continue(data: dict[str, Any], resume: str | None, root: Path) -> d
         return statement
     for folder in reversed(list_checkpoints(root)) if resume == AUTO else [Path(resume)]:
         if earlier := depth.statement_of_weights(folder / ARRAY_FILES[0]):
-            logger.info("bits: auto is %s, as %s says", depth.said(earlier), folder)
+            logger.info("bits: auto is %s, as %s says", depth.as_yaml(earlier), folder)
             return earlier
     return statement
 
