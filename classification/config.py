@@ -100,7 +100,7 @@ class Config:
     @property
     def output_dir(self) -> Path:
         """The folder of this run."""
-        return Path(self.run.output_dir)
+        return Path(self.run.output_dir).expanduser()
 
     @property
     def topk(self) -> int:
