@@ -396,6 +396,11 @@ class ClassificationTask(Task):
             raise UserError(f"{where}: is of another run ({changes}); {usable}")
         if checkpoint.optimizer is None:
             raise UserError(f"{where}: holds no optimizer state; {usable}")
+        # Checkpoints of earlier versions do not say whether their names number the labels.
+        if self.config.pretraining is None and "label_numbering" in checkpoint.state:
+            theirs = checkpoint.state["label_numbering"] or checkpoint.state["class_names"]
+            ours = self.dataset.class_names or self.dataset.numbering
+            build.check_same_classes(theirs, where, ours, f"{self.config.train.key}.dataset")
 
     def _identity(self, state: dict[str, Any], has_average: bool) -> dict[str, Any]:
         """Returns by key what a checkpoint with this :meth:`state` and a run that continues it must agree on."""
