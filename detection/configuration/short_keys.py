@@ -17,7 +17,7 @@ from detection.annotations import Ledger
 from detection.coco import load_coco, read_coco
 from ppcls_ext.utils.config import Document
 from ppcls_ext.utils.errors import UserError
-from ppcls_ext.utils.names import meant_path
+from ppcls_ext.utils.names import meant_path, user_path
 
 logger = logging.getLogger(__name__)
 
@@ -132,7 +132,7 @@ def set_class_count(document: Document) -> None:
     section = data.get("TrainDataset")
     if not isinstance(section, dict) or not section.get("anno_path"):
         raise UserError(document.problem(key, "auto needs TrainDataset.anno_path: state a number"))
-    file = meant_path(Path(section.get("dataset_dir") or "").expanduser() / section["anno_path"])
+    file = meant_path(user_path(section.get("dataset_dir") or "") / section["anno_path"])
     if not file.is_file():
         message = f"auto counts the classes of {file}: no such file; {how_to_prepare(file)}"
         raise UserError(document.problem(key, f"{message}; or state a number: -o num_classes=N"))

@@ -23,6 +23,7 @@ import paddle
 from ppcls_ext.preprocess import depth
 from ppcls_ext.utils.errors import UserError
 from ppcls_ext.utils.files import atomic_folder
+from ppcls_ext.utils.names import user_path
 from ppcls_ext.weights import read_manifest, read_pickle, verify_file, write_manifest, write_weights
 
 logger = logging.getLogger(__name__)
@@ -163,7 +164,7 @@ def find_checkpoint(resume: str | None, root: Path) -> Checkpoint | None:
     """
     if resume is None:
         return None
-    folders = list_checkpoints(root) if resume == AUTO else [Path(resume)]
+    folders = list_checkpoints(root) if resume == AUTO else [user_path(resume)]
     latest = position_of((root / LATEST).resolve())
     if resume == AUTO and latest is not None:
         folders.sort(key=lambda folder: position_of(folder) <= latest)
@@ -188,7 +189,7 @@ def depth_to_continue(data: dict[str, Any], resume: str | None, root: Path) -> d
     statement = depth.statement_in(data)
     if not depth.is_auto(statement) or resume is None:
         return statement
-    for folder in reversed(list_checkpoints(root)) if resume == AUTO else [Path(resume)]:
+    for folder in reversed(list_checkpoints(root)) if resume == AUTO else [user_path(resume)]:
         if earlier := depth.statement_of_weights(folder / ARRAY_FILES[0]):
             logger.info("bits: auto is %s, as %s says", depth.said(earlier), folder)
             return earlier

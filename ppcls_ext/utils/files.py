@@ -41,12 +41,13 @@ def flush(path: Path) -> None:
 def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
     """Gives a temporary path beside ``path``; on success it replaces ``path`` in one step, on failure it is removed.
 
-    The temporary name keeps the suffix of ``path``, because many writers choose their format by it.
+    The temporary name keeps the suffix of ``path``, because many writers choose their format by it. A link stays, and
+    what it leads to is replaced.
 
     Raises:
         OSError: the disk is full or the folder cannot be written; ``path`` is then as it was before.
     """
-    target = Path(path)
+    target = Path(os.path.realpath(path))
     target.parent.mkdir(parents=True, exist_ok=True)
     descriptor, name = tempfile.mkstemp(prefix=f".{target.stem}-", suffix=target.suffix, dir=target.parent)
     os.close(descriptor)
@@ -72,12 +73,13 @@ def _current_umask() -> int:
 def atomic_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
     """Gives a temporary folder beside ``path``; on success it takes the place of ``path``, on failure it is removed.
 
-    An existing ``path`` is moved aside and removed only after the new folder stands in its place.
+    An existing ``path`` is moved aside and removed only after the new folder stands in its place. A link stays, and
+    what it leads to is replaced.
 
     Raises:
         OSError: the disk is full or the parent cannot be written; ``path`` is then as it was before.
     """
-    target = Path(path)
+    target = Path(os.path.realpath(path))
     target.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
     temporary.chmod(0o777 & ~_current_umask())

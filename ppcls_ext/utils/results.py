@@ -62,7 +62,8 @@ class Training(Section):
 
 
 class Epoch(Section):
-    """An epoch as in ``log.jsonl``, with the metrics of the plain (``eval``) and of the averaged weights (``ema``)."""
+    """An epoch as in ``log.jsonl``: of classifiers with the metrics of the plain (``eval``) and of the averaged weights
+    (``ema``); a detector that averages evaluates its averaged weights alone (``eval``)."""
 
     epoch: Count
     train: Training
@@ -259,12 +260,14 @@ def results_table(results: Results, by_class: bool = False) -> str:
 
     ``results`` may stand beside each other; for ``by_class`` see :func:`figures_of_runs`.
     """
+    costs = {} if by_class else COSTS
     rows, every = figures_of_runs(results, by_class).groupby(level=0, sort=False), list(results.values())
     means, deviations = rows.mean(), rows.std()
 
     def cell(row: str, head: str) -> str:
-        factor, decimals = (100, 2) if head.endswith("%") else (1, COSTS.get(head, 1 if head.endswith(", ms") else 3))
-        numbers = [means.at[row, head]] + ([] if head in COSTS else [deviations.at[row, head]])
+        is_share, is_time = (not by_class and head.endswith(unit) for unit in ("%", ", ms"))
+        factor, decimals = (100, 2) if is_share else (1, costs.get(head, 1 if is_time else 3))
+        numbers = [means.at[row, head]] + ([] if head in costs else [deviations.at[row, head]])
         return " ± ".join(f"{factor * number:.{decimals}f}" for number in numbers if number == number) or "-"
 
     lines = [["AP by class" if by_class else "", "seeds", *means]]

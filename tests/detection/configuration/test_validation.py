@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -143,6 +144,7 @@ def test_keys_that_take_text_take_it_as_it_stands(tmp_path):
         data = load_config(write_config(tmp_path), [f"{key}={text}" for key in changes]).data
         found = [data["save_dir"], data["weights"], data["TrainDataset"]["anno_path"]]
         assert [*found, data["EvalDataset"]["image_dir"], data["EvalDataset"]["dataset_dir"]] == [text] * 5
+    assert load_config(write_config(tmp_path), ["save_dir=~/a"]).output_dir.parent == Path.home() / "a"
     data = load_config(write_config(tmp_path), ["weights=null", "TrainDataset.dataset_dir=null", "epoch=012"]).data
     assert (data["weights"], data["TrainDataset"]["dataset_dir"], data["epoch"]) == (None, None, 10)
     problems = problems_of(write_config(tmp_path), ["LearningRate.base_lr=[1"])

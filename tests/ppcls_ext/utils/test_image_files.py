@@ -25,6 +25,7 @@ def test_finds_each_image_once_in_order_or_names_the_input(tree):
         (["b", "odd.data", "a/1.png", "a"], ["b/deep/3.jpeg", "odd.data", "a/1.png", "a/2.JPG"]),
         (["[x]"], ["[x]/5.png"]),
         (["a/*"], ["a/1.png", "a/2.JPG"]),
+        (["a\\*.png"], ["a/1.png"]),
     ):
         assert [str(path) for path in find_images(inputs)] == expected
     for given in ("empty", "absent.png", "a/*.txt"):
