@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import functools
 import math
+import os
 import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -187,8 +188,8 @@ CLASS_SETS: dict[str, tuple[str, ...]] = {
 
 
 def folded(name: str) -> str:
-    """Returns what is left of a class name without case, spaces, underscores and hyphens."""
-    return re.sub(r"[\s_-]+", "", name).casefold()
+    """Returns what is left of a class name without case, spaces, underscores and hyphens; the name if nothing is."""
+    return re.sub(r"[\s_-]+", "", name).casefold() or name.strip()
 
 
 def spelled_as(names: Sequence[str], known: Sequence[str]) -> list[str]:
@@ -208,15 +209,16 @@ def class_order(text: str) -> tuple[str, ...]:
         text: a name of :data:`CLASS_SETS`, names with commas between them, or a text file with one name a line.
 
     Raises:
-        UserError: no such set or file, no class at all, or two names that only differ in case, spaces or underscores.
+        UserError: no such set or file, no class at all, or two names that are the same (:func:`unlike_names`).
     """
     if text in CLASS_SETS:
         return CLASS_SETS[text]
     path = meant_path(text)
-    if "," in text:
-        names = [part.strip() for part in text.split(",")]
-    elif path.is_file():
+    # Before the commas, which a path may hold; Path.is_file() fails on a text that is too long for a path.
+    if os.path.isfile(path):
         names = [line.strip() for line in read_text(path).split("\n") if line.strip()]
+    elif "," in text:
+        names = [part.strip() for part in text.split(",")]
     elif path.suffix or "/" in text:
         raise UserError(f"--classes {text}: no such file")
     elif match := nearest_names(text, CLASS_SETS, count=1):
@@ -225,12 +227,17 @@ def class_order(text: str) -> tuple[str, ...]:
         names = [text.strip()]
     if not names or not all(names):
         raise UserError(f"--classes {text}: holds an empty name")
+    return unlike_names(names, f"--classes {text}")
+
+
+def unlike_names(names: Iterable[str], where: str) -> tuple[str, ...]:
+    """Returns class names; a ``UserError``, which begins with ``where``, if two differ in nothing that counts."""
     by_fold: dict[str, str] = {}
     for name in names:
         if folded(name) in by_fold:
-            raise UserError(f"--classes {text}: '{by_fold[folded(name)]}' and '{name}' are the same name")
+            raise UserError(f"{where}: '{by_fold[folded(name)]}' and '{name}' are the same name")
         by_fold[folded(name)] = name
-    return tuple(names)
+    return tuple(by_fold.values())
 
 
 # A box with a shorter side is empty, in pixels.
@@ -267,8 +274,8 @@ def _numbers(classes: tuple[str, ...]) -> dict[str, int]:
 
 
 def clean_boxes(frame: Frame, classes: Sequence[str], ledger: Ledger) -> list[Box]:
-    """Returns the objects of a frame that can be used; counts and lists what happened to each. Case, spaces and
-    underscores in the name of a class do not matter."""
+    """Returns the objects of a frame that can be used; counts and lists what happened to each. Case, spaces,
+    underscores and hyphens in the name of a class do not matter."""
     number_of = _numbers(tuple(classes))
     boxes: list[Box] = []
     seen: set[tuple[int | None, Corners, bool]] = set()

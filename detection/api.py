@@ -67,7 +67,7 @@ def export(
     overrides: Overrides = (),
     output: str | Path | None = None,
     formats: str | Sequence[str] = ("paddle",),
-    precisions: Sequence[str] = ("fp32",),
+    precisions: str | Sequence[str] = ("fp32",),
     max_drop: float | None = None,
     calibration_images: int = 300,
     raw: bool = False,
@@ -82,7 +82,7 @@ def export(
     with session():
         from ppcls_ext.deploy.quantize import check_export, export_in_precisions
 
-        formats = [formats] if isinstance(formats, str) else formats
+        formats, precisions = ([one] if isinstance(one, str) else one for one in (formats, precisions))
         check_export(formats, precisions, max_drop, calibration_images)
         from detection.configuration import load_config
 

@@ -308,10 +308,11 @@ def open_coco(
         raise AnnotationFileError(f"{path}: {doubt}")
     if words:
         ledger.note("box_reading", str(path), words)
+    # Of pictures the size that they have counts: of those that were not looked at, it is looked up where it matters.
     for frame in coco.frames:
-        frame.width, frame.height = frame.stated_size or (0, 0)
-    # Of pictures the size that they have counts, which is looked up where it matters.
-    asked = [frame for frame in coco.frames if not frame.stated_size or _reaches_beyond(frame)]
+        if not frame.width:
+            frame.width, frame.height = frame.stated_size or (0, 0)
+    asked = [frame for frame in coco.frames if not frame.width or _reaches_beyond(frame)]
     sizes = read_pictures([frame.image for frame in asked], [frame.stated_size for frame in asked]).shown
     for frame, (width, height) in zip(asked, sizes.tolist(), strict=True):
         frame.width, frame.height = width, height
@@ -447,7 +448,7 @@ def read_coco(
             ledger.reject("duplicate_image_id", shown, reason, len(own))
             continue
         if len(entries) > 1:
-            ledger.repair("duplicate_image_id", shown, f"image {image_id} ({files[0]}) is listed {len(entries)} times")
+            ledger.repair("duplicate_file_name", shown, f"image {image_id} ({files[0]}) is listed {len(entries)} times")
         name, entry = posixpath.normpath(meant.get(files[0], files[0])), entries[0]
         if name in frames:
             reason = f"image {image_id} is the same file as an image before it; their boxes are taken together"

@@ -139,11 +139,11 @@ class BoxReading:
     def words(self) -> str:
         """Says what the reading does; empty where nothing was chosen."""
         chosen, whole = [], float(self.normalised or 1)
-        shares = "as fractions of the picture" if whole == 1 else f"as numbers from 0 to {whole:g} of the picture"
+        shares = "fractions" if whole == 1 else f"numbers from 0 to {whole:g}"
         if self.boxes is not None:
             chosen.append("taken as written" if self.boxes == AS_WRITTEN else f"read as {LAYOUTS[self.boxes]}")
         for answer, yes, no in (
-            (self.normalised, shares, "as pixels"),
+            (self.normalised, f"read as {shares} of the picture", "read as pixels"),
             (self.scale_boxes, "scaled from the stated size to the picture's", "not scaled"),
             (self.turn_boxes, "turned with the picture as EXIF data say", "not turned"),
         ):
@@ -649,7 +649,8 @@ def _are_many(chosen: np.ndarray, among: np.ndarray) -> bool:
 def place_boxes(
     frames: Sequence[Frame], reading: BoxReading = UNSAID, spell: Callable[..., str] = as_options, sample: int = 0
 ) -> tuple[str | None, str]:
-    """Gives the boxes of a set their corners in pixels of the upright pictures, in place.
+    """Gives the boxes of a set their corners in pixels of the upright pictures, and the frames that are looked at the
+    size of their picture, in place.
 
     A size that is stated for a picture, and that ``reading`` explains, becomes that of the picture.
 
@@ -668,6 +669,8 @@ def place_boxes(
     if sample and not reading.needs_pictures and len(full) > sample:
         looked_at = [full[index] for index in np.linspace(0, len(full) - 1, sample).astype(int)]
     pictures = read_pictures([frame.image for frame in looked_at], [frame.stated_size for frame in looked_at])
+    for frame, size in zip(looked_at, pictures.shown.tolist(), strict=True):
+        frame.width, frame.height = size
     boxes, places = _table(looked_at)
     doubt = doubt_about(boxes, pictures, reading, spell)
     if doubt and looked_at is not frames:

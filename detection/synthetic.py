@@ -19,6 +19,7 @@ import cv2
 import numpy as np
 
 from detection.annotations import Box, Frame
+from detection.prepare.stored import write_stored
 from detection.prepare.write import write_made_set
 from ppcls_ext.utils.errors import UserError
 from ppcls_ext.utils.files import atomic_folder
@@ -298,9 +299,7 @@ def write_synthetic(
             parts[part] = []
             for index in range(count):
                 frame = synthetic_frame(seed, first + index, size)
-                image = folder / "images" / f"{part}_{index:05d}.png"
-                if not cv2.imwrite(str(image), frame.image):
-                    raise OSError(f"{image}: cannot be written")
+                image = write_stored(folder / "images" / f"{part}_{index:05d}", frame.image)
                 pairs = zip(frame.categories.tolist(), frame.boxes.tolist(), strict=True)
                 boxes = [Box(category, tuple(box)) for category, box in pairs]
                 settings = {"metadata": {"sonar": frame.sonar}, "width": size, "height": size, "target": image.name}

@@ -16,7 +16,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -102,17 +102,21 @@ def verdict(text: str, met: bool) -> str:
     return f"- {text}: **{'met' if met else 'NOT met'}**"
 
 
+def not_measured(reasons: Mapping[str, str]) -> str:
+    """Returns the lines below a table that say what it lacks, and why; nothing if there is nothing to say."""
+    lines = [f"- {subject}: {reason}" for subject, reason in reasons.items()]
+    return "\n\n".join(["", "Not measured:", "\n".join(lines)]) if lines else ""
+
+
 def measure_inference(arguments: argparse.Namespace) -> Section:
     """Measures one network in Paddle Inference and ONNX Runtime, as it is and pooled as in the paper's code."""
     from ppcls_ext.deploy.benchmark import MEAN_POOLED, BenchmarkRequest, measure_models, models_page
 
-    if arguments.model and len(arguments.model) > 1:
-        raise UserError(f"inference: --model takes one network, got {len(arguments.model)}")
     network = arguments.model[0] if arguments.model else NETWORK
     pooled = "@".join([network.partition("@")[0] + MEAN_POOLED, *network.split("@")[1:]])
     result = measure_models(BenchmarkRequest(
         models=[network, pooled], backends=["paddle", "onnxruntime"], precisions=["fp32"],
-        threads=[one_thread_count(arguments)], size=arguments.size, cache=arguments.cache, rounds=arguments.rounds,
+        threads=arguments.threads, size=arguments.size, cache=arguments.cache, rounds=arguments.rounds,
         starts=1,
     ))  # fmt: skip
     medians = {(row["model"], row["backend"]): row.get("median_ms") for row in result["rows"]}
@@ -209,7 +213,7 @@ def measure_detection(arguments: argparse.Namespace) -> Section:
     """Measures the latency of exported detectors."""
     from ppcls_ext.deploy.benchmark import measure_detectors
 
-    threads = one_thread_count(arguments)
+    threads = arguments.threads[0]
     result = measure_detectors(arguments.model or [], image_of(arguments), threads, arguments.rounds)
     height, width = result["image"]
     text = (
@@ -217,14 +221,14 @@ def measure_detection(arguments: argparse.Namespace) -> Section:
         "runs of each in processes of their own, in interleaved rounds. The choice of boxes is part of both figures; "
         "preprocessing begins with the decoded image."
     )
-    columns = ["export", "model", "input", "suppression", "boxes", "network and choice of boxes: median, ms",
+    columns = ["export", "model", "input", "NMS", "boxes", "network and choice of boxes: median, ms",
                "90th percentile, ms", "with preprocessing: median, ms", "90th percentile, ms"]  # fmt: skip
     rows = [
         [folder, model["name"], " x ".join(map(str, model["input"])), model["suppression"], model["boxes"],
          *(f"{model[stage][key]:.1f}" for stage in ("network", "whole") for key in ("median_ms", "p90_ms"))]
         for folder, model in result["models"].items()
     ]  # fmt: skip
-    return result, f"{text}\n\n{markdown_table(columns, rows)}"
+    return result, f"{text}\n\n{markdown_table(columns, rows)}{not_measured(result['failed'])}"
 
 
 def measure_models(arguments: argparse.Namespace) -> Section:
@@ -254,7 +258,11 @@ def measure_training(arguments: argparse.Namespace) -> Section:
     from ppcls_ext.deploy.benchmark import fastest_product, peak_row, peak_subjects
     from ppcls_ext.utils.workers import Subject, measure_interleaved
 
-    threads = one_thread_count(arguments)
+    threads = arguments.threads[0]
+    names = [name for name, *_ in TRAINING_CLASSIFIERS] + [*TRAINING_DETECTORS]
+    for name in arguments.model or ():
+        if name not in names:
+            raise UserError(f"training: --model {name}: must be among {', '.join(dict.fromkeys(names))}")
     engines, subjects = ("ours", "Paddle's kernels", "PaddleClas", "PyTorch"), {}
 
     def add(title: str, engine: str, opener: Callable[..., Any], size: int, batch: int, **options: Any) -> None:
@@ -272,32 +280,33 @@ def measure_training(arguments: argparse.Namespace) -> Section:
     for name, config in TRAINING_DETECTORS.items():
         for engine, kernels in (("ours", "auto"), ("Paddle's kernels", "paddle")):
             add(name, engine, open_training_step, 256, 8, config_file=str(config), kernels=kernels)
-    if not subjects:
-        names = dict.fromkeys(name for name, _, _ in TRAINING_CLASSIFIERS)
-        raise UserError(f"training: --model must be among {', '.join([*names, *TRAINING_DETECTORS])}")
     peaks = peak_subjects([threads], bfloat16=False)
     measure_interleaved([*peaks, *subjects.values()], arguments.rounds, runs=6, longest_turn=4.0)
     peak = fastest_product([peak_row(subject) for subject in peaks], "float32", threads)
     results, rows = [], []
     for task in dict.fromkeys(task for task, _ in subjects):
         batch, row = int(task.rsplit(" ", 1)[1]), [task]
+        # By engine, of those that could be measured.
         speeds: dict[str, float] = {}
+        gflops: dict[str, float] = {}
         for engine in engines:
             subject = subjects.get((task, engine))
             if subject is None or subject.failure is not None:
                 continue
             figures = subject.statistics()
             speeds[engine] = 1000 * batch / figures["median_ms"]
+            gflops[engine] = subject.facts["flops"] / figures["median_ms"] / 1e6
             results.append({
                 "task": task, "engine": engine, "images_per_second": speeds[engine], **figures, **subject.facts,
-                "gflops_per_second": subject.facts["flops"] / figures["median_ms"] / 1e6,
+                "gflops_per_second": gflops[engine],
                 "peak_memory_mb": None if subject.peak_bytes is None else subject.peak_bytes / 1e6,
             })  # fmt: skip
         row += [f"{speeds[engine]:.1f}" if engine in speeds else "-" for engine in engines]
-        row += [f"{speeds['ours'] / speeds[engine]:.2f}" if engine in speeds else "-" for engine in engines[1:]]
-        row.append(f"{results[-1]['flops'] * speeds['ours'] / batch / 1e9:.0f}")
+        row += [f"{speeds['ours'] / speeds[engine]:.2f}" if {"ours", engine} <= speeds.keys() else "-"
+                for engine in engines[1:]]  # fmt: skip
+        row.append(f"{gflops['ours']:.0f}" if "ours" in gflops else "-")
         rows.append(row)
-    failed = [f"- {subject.title}: {subject.failure}" for subject in subjects.values() if subject.failure]
+    failed = {f"{task}, {engine}": subject.failure for (task, engine), subject in subjects.items() if subject.failure}
     columns = ["step", *(f"{engine}, images/s" for engine in engines), *(f"ours / {engine}" for engine in engines[1:]),
                "GFLOP/s of ours"]  # fmt: skip
     text = (
@@ -305,7 +314,7 @@ def measure_training(arguments: argparse.Namespace) -> Section:
         f"{arguments.rounds} interleaved rounds, medians. The product of two large matrices reaches {peak or 0:.0f} "
         "GFLOP/s.\n\n"
     )
-    page = text + markdown_table(columns, rows) + ("\n\nNot measured:\n" + "\n".join(failed) if failed else "")
+    page = text + markdown_table(columns, rows) + not_measured(failed)
     return {"steps": results, "threads": threads, "peak_gflops_per_second": peak}, page
 
 
@@ -331,18 +340,12 @@ def image_of(arguments: argparse.Namespace) -> Any:
     return arguments.image and read_image(arguments.image)
 
 
-def one_thread_count(arguments: argparse.Namespace) -> int:
-    """Returns the number of ``--threads`` for parts that measure with one only."""
-    if len(arguments.threads) > 1:
-        raise UserError(f"{arguments.part}: --threads takes one number, got {len(arguments.threads)}")
-    return arguments.threads[0]
-
-
 # By name: heading, function, and whether it runs without being asked for: the others need something that only the user
 # has, or an hour.
 PARTS: dict[str, tuple[str, Callable[[argparse.Namespace], Section], bool]] = {
-    "inference": ("Inference", measure_inference, True),
+    # The first: whether --photos and --paddleclas can be used shows at once.
     "pipeline": ("Input pipeline", measure_pipeline, True),
+    "inference": ("Inference", measure_inference, True),
     "startup": ("Start-up", measure_startup, True),
     "coco": ("COCO evaluation", measure_coco, True),
     "detection-data": ("Training data of a detector", measure_detection_data, False),
@@ -367,6 +370,10 @@ def main() -> None:
         for number in value if isinstance(value, list) else [value]:
             if number < 1:
                 raise UserError(f"--{option} must be at least 1, got {number}")
+    if len(arguments.threads) > 1 and arguments.part not in ("models", "operators"):
+        raise UserError(f"{arguments.part}: --threads takes one number, got {len(arguments.threads)}")
+    if len(arguments.model or ()) > 1 and arguments.part in ("all", "inference"):
+        raise UserError(f"{arguments.part}: --model takes one network, got {len(arguments.model)}")
     if arguments.output and arguments.output.suffix != ".md":
         raise UserError(f"--output {arguments.output}: must end in .md; the figures go to a .json beside it")
     claim(arguments)
@@ -376,13 +383,13 @@ def main() -> None:
             print(f"measuring: {part}", flush=True)
             results[part], section = measure(arguments)
             sections += [f"## {heading}", section]
-    page = "\n\n".join(sections) + "\n"
-    print(f"\n{page}")
-    if arguments.output:
-        write_text(arguments.output, page)
-        figures = arguments.output.with_suffix(".json")
-        write_json(figures, {"machine": machine_line(), **results})
-        record_outputs([arguments.output, figures])
+            if arguments.output:
+                # Each part at once: a later one may fail.
+                write_text(arguments.output, "\n\n".join(sections) + "\n")
+                figures = arguments.output.with_suffix(".json")
+                write_json(figures, {"machine": machine_line(), **results})
+                record_outputs([arguments.output, figures])
+    print("\n" + "\n\n".join(sections) + "\n")
     if "models" not in results:
         return
     if arguments.output:

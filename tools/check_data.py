@@ -18,10 +18,9 @@ ERRORS_FOUND_STATUS = 1
 
 def whole_number(text: str) -> int:
     """Reads 0, 1, 2, ..."""
-    number = int(text)
-    if number < 0:
-        raise ValueError(text)
-    return number
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"must be 0, 1, 2, ..., got '{text}'")
+    return int(text)
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -34,7 +33,7 @@ def parse_arguments() -> argparse.Namespace:
     add = parser.add_argument
     add("--output", type=Path, help="folder for check.json and overview.png (output/check/NAME OF THE CONFIGURATION)")
     add("--limit", type=whole_number, default=0, metavar="N", help="read N images of each set (all)")
-    add("--workers", type=whole_number, metavar="N", help="threads that read images, at least 1 (one a core)")
+    add("--workers", type=whole_number, metavar="N", help="threads that read images (one a core)")
     words = "only draw a sheet of training samples as the network gets them, after all operators: augmented.png"
     add("--augmented", action="store_true", help=words)
     add_overwrite_argument(parser)

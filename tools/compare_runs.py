@@ -42,8 +42,8 @@ def parse_arguments() -> argparse.Namespace:
     add("--record", nargs="+", type=Path, default=[], metavar="FILE.json",
         help="write a results file for each RUN, a finished run whose data are there; it stands beside those that may "
         "lie in its folder already")
-    add("--row", metavar="LABEL", help="--record: label of the table's row, the same for all seeds (default: the name "
-        "of the configuration)")
+    add("--row", metavar="LABEL", help="--record: name of the table's row; give all seeds of one setting the same "
+        "(default: the name of the configuration)")
     add("--latency", type=Path, metavar="FILE.json",
         help="--record: what tools/benchmark.py detection wrote; exports inside the folder of the RUN are the run's")
     add("--page", nargs="+", type=Path, default=[], metavar="FILE.md",
@@ -57,6 +57,9 @@ def parse_arguments() -> argparse.Namespace:
     for option, needed in (("row", "record"), ("latency", "record"), ("check", "page")):
         if getattr(arguments, option) and not getattr(arguments, needed):
             raise UserError(f"--{option} goes with --{needed}")
+    for option, chart in (("output", arguments.output), ("latency-chart", arguments.latency_chart)):
+        if chart is not None and chart.suffix.lower() != ".png":
+            raise UserError(f"--{option} {chart}: must end in .png")
     if arguments.record and len(arguments.record) != len(arguments.runs):
         raise UserError(f"--record: name a file for each of the {len(arguments.runs)} runs")
     return arguments  # fmt: skip
@@ -144,8 +147,8 @@ def read_runs(paths: Sequence[Path]) -> tuple[dict[Path, list[dict[str, Any]]], 
             histories[path] = read_history(path)
         else:
             raise UserError(f"{path}: not the folder of a run (no log.jsonl), and no results file")
-        if not any(evaluation_of(record) for record in histories[path]):
-            raise UserError(f"{path}: no epoch was evaluated yet")
+        if not any(kind[0] in evaluation_of(record) for kind in KINDS for record in histories[path]):
+            raise UserError(f"{path}: no epoch was evaluated yet, or none by AP or top-1 (topk of Metric.Eval)")
     return histories, results
 
 

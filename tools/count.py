@@ -13,13 +13,16 @@ import math
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from ppcls_ext.utils.command_line import add_encoding_argument, run
 from ppcls_ext.utils.errors import UserError
 from ppcls_ext.utils.tables import markdown_table
+
+if TYPE_CHECKING:
+    from ppcls_ext.arch.flops import Count
 
 # EfficientNet's growth (arXiv 1905.11946, section 3.3) with each step of phi: the computation about doubles.
 GROWTH = {"alpha": 1.2, "beta": 1.1, "gamma": 1.15}
@@ -108,6 +111,7 @@ def count_detectors(arguments: argparse.Namespace) -> str:
 def count_classifiers(arguments: argparse.Namespace) -> str:
     """Returns the table of a classifier, of the path, or of a scaling."""
     from ppcls_ext.arch.ablation import CHOICES, PATH
+    from ppcls_ext.arch.flops import count_model
     from ppcls_ext.arch.registry import checked_arguments
     from ppcls_ext.utils.config import Document, apply_override
 
@@ -130,15 +134,12 @@ def count_classifiers(arguments: argparse.Namespace) -> str:
         raise UserError(str(error)) from error
     if steps:
         return scaling_table(arguments.model, chosen, size, steps)
-    row = [architecture(arguments.model, chosen), size, *figures(arguments.model, chosen, size)]
+    row = [architecture(arguments.model, chosen), size, *cells(count_model(arguments.model, chosen, size))]
     return markdown_table(["Arch", "image, px", *COUNTED], [row])
 
 
-def figures(name: str, arguments: dict[str, Any], image_size: int) -> list[str]:
+def cells(count: Count) -> list[str]:
     """Returns parameters in millions and FLOPs in billions."""
-    from ppcls_ext.arch.flops import count_model
-
-    count = count_model(name, arguments, image_size)
     return [f"{count.parameters / 1e6:.2f}", f"{count.flops / 1e9:.3f}"]
 
 
@@ -151,11 +152,12 @@ def architecture(name: str, arguments: dict[str, Any]) -> str:
 def path_table(image_size: int, arguments: dict[str, Any]) -> str:
     """Returns the table of the path from ConvNeXt to E-ConvNeXt; every network takes ``arguments`` besides its own."""
     from ppcls_ext.arch.ablation import PATH
+    from ppcls_ext.arch.flops import count_model
 
     rows = []
     for number, step in enumerate(PATH):
-        counted = figures(step.model, {**arguments, **step.arguments}, image_size)
-        rows.append([number, step.change, f"`{architecture(step.model, dict(step.arguments))}`", *counted])
+        counted = count_model(step.model, {**arguments, **step.arguments}, image_size)
+        rows.append([number, step.change, f"`{architecture(step.model, dict(step.arguments))}`", *cells(counted)])
     return markdown_table(["step", "change", "Arch", *COUNTED], rows)
 
 
@@ -196,8 +198,10 @@ def scaling_table(
 
     Images have ``image_size`` times the resolution, rounded to whole positions of the network's last map.
     """
+    from ppcls_ext.arch.flops import count_model
+
     unit, channels = STAGE_STRIDES * arguments.get("stem_stride", 4), arguments.get("in_channels", 3)
-    base = float(figures(name, arguments, image_size)[1])
+    base = count_model(name, arguments, image_size).flops
     rows = []
     keys = ["# In a configuration; the sizes of crops and resizes in its transforms go with the images'."]
     for label, factors in steps:
@@ -206,9 +210,9 @@ def scaling_table(
         if size > LARGEST_IMAGE:
             raise UserError(f"resolution: images of {size} px are too large, at most {LARGEST_IMAGE}")
         multipliers = {key: value for key, value in zip(MULTIPLIERS, (depth, width), strict=True) if value != 1}
-        counted = figures(name, {**arguments, **multipliers}, size)
-        times = f"{float(counted[1]) / base:.2f}"
-        rows.append([label.removeprefix("phi "), f"{depth:g}", f"{width:g}", size, *counted, times])
+        counted = count_model(name, {**arguments, **multipliers}, size)
+        times = f"{counted.flops / base:.2f}"
+        rows.append([label.removeprefix("phi "), f"{depth:g}", f"{width:g}", size, *cells(counted), times])
         keys += [f"# {label}", f"Arch: {architecture(name, {**arguments, **multipliers})}",
                  f"Global: {{image_shape: [{channels}, {size}, {size}]}}"]  # fmt: skip
     table = markdown_table(["phi", "depth", "width", "image, px", *COUNTED, "times the FLOPs"], rows)

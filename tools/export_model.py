@@ -79,7 +79,7 @@ def print_report(description: Description | DetectionDescription) -> None:
     kind = ""
     if isinstance(description, DetectionDescription):
         height, width = description.input_shape[2:]
-        kind = f", {height} x {width} px, suppression {description.form.suppression}"
+        kind = f", {height} x {width} px, NMS: {description.form.suppression}"
         kind += "" if description.form.final else " (raw outputs)"
     print(f"{description.folder}: {description.model_name}, {description.class_num} classes{kind}, verified on "
           f"{images} images")  # fmt: skip
@@ -95,7 +95,8 @@ def print_report(description: Description | DetectionDescription) -> None:
             print(f"  {name}, {engine}: relative error {error:.1e} (allowed {found['tolerance']:.0e}), same best class "
                   f"{same:.0%}, computed in {artefact.computed_in}")  # fmt: skip
         for engine, figures in found.get("engines", {}).items():
-            allowed, ties = found["tolerance"], f", {figures['ties']} ties" if figures["ties"] else ""
+            allowed = found["tolerance"]
+            ties = f", boxes that rounding lets in or out: {figures['ties']}" if figures["ties"] else ""
             print(f"  {name}, {engine}: {figures['compared']} boxes compared, largest difference "
                   f"{figures['box_error_px']:.1e} px (allowed {allowed['box_px']}), of scores "
                   f"{figures['score_error']:.1e} (allowed {allowed['score']:.0e}){ties}, computed in "

@@ -19,7 +19,7 @@ from ppcls_ext.utils.command_line import add_config_arguments, add_overwrite_arg
 from ppcls_ext.utils.errors import UserError
 
 if TYPE_CHECKING:
-    from ppcls_ext.deploy.cards import Counts, Source
+    from ppcls_ext.deploy.cards import Counts, RunFacts
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -54,9 +54,9 @@ def parse_arguments() -> argparse.Namespace:
     return arguments
 
 
-def find_source(arguments: argparse.Namespace) -> tuple[Source | None, Counts | None]:
+def find_source(arguments: argparse.Namespace) -> tuple[RunFacts | None, Counts | None]:
     """Returns what a run or a configuration tells of the model, and the counts of a detector; else None."""
-    from ppcls_ext.deploy.cards import DETECTION, Source, count_subject, detector_name, input_size, read_run
+    from ppcls_ext.deploy.cards import DETECTION, RunFacts, count_subject, detector_name, input_size, read_run
     from ppcls_ext.utils.config import is_detection_config
 
     path: Any = arguments.config
@@ -66,15 +66,15 @@ def find_source(arguments: argparse.Namespace) -> tuple[Source | None, Counts | 
         from detection.configuration import load_config
 
         data = load_config(path, arguments.override).data
-        source = Source(detector_name(data), DETECTION, config=data, config_file=Path(path))
+        source = RunFacts(detector_name(data), DETECTION, config=data, config_file=Path(path))
     elif path is not None:
         from classification.config import load_config
 
         config: Any = load_config(path, arguments.override)
-        source = Source(config.arch.name, arguments=config.arch.arguments, config=config.document.data,
+        source = RunFacts(config.arch.name, arguments=config.arch.arguments, config=config.document.data,
                         config_file=Path(path))  # fmt: skip
     else:
-        return (Source(arguments.model) if arguments.export is None else None), None
+        return (RunFacts(arguments.model) if arguments.export is None else None), None
     if source.task != DETECTION or source.config_file is None:
         return source, None
     from detection.configuration import load_config

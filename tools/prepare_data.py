@@ -212,7 +212,8 @@ def add_detection_arguments(parser: argparse.ArgumentParser, name: str, classes:
         add("--opening-angle", type=factor, metavar="DEGREES", help=f"horizontal opening angle {words}")
         words = f"nearest and farthest range in metres {words}"
         add("--range", dest="window", nargs=2, type=float, metavar=("NEAR", "FAR"), help=words)
-        add("--nearest", choices=("top", "bottom"), help="end of polar frames where the nearest range is (bottom)")
+        words = "end of polar frames where the nearest range is (what a prepared set says, else bottom)"
+        add("--nearest", choices=("top", "bottom"), help=words)
     else:
         words = "COCO files: one, or those for training and validation, looked up here and in SRC (found by names)"
         add("--annotations", nargs="+", type=Path, default=[], metavar="JSON", help=words)

@@ -29,7 +29,8 @@ def parse_arguments() -> argparse.Namespace:
     )
     add = parser.add_argument
     add("--model", metavar="EXPORT", type=Path, required=True, help="what tools/export_model.py wrote")
-    add("--format", choices=("openvino", "onnx"), help="of the network (the first that EXPORT holds)")
+    add("--format", choices=("openvino", "onnx"),
+        help="which network is quantised (default: openvino if EXPORT holds it in float32, else onnx)")
     add_config_arguments(parser, required=False)
     add("--output", metavar="DIR", type=Path, help="folder to write: a copy of EXPORT with int8 (default: EXPORT)")
     add("--images", metavar="FOLDER", type=Path,
@@ -65,6 +66,10 @@ def main() -> int:
         raise UserError("--count and --threads must be at least 1")
     if arguments.config is None and arguments.images is None:
         raise UserError("nothing to calibrate on is named: -c CONFIG, or --images FOLDER")
+    if arguments.override and arguments.config is None:
+        raise UserError("-o goes with -c")
+    import numpy as np
+
     from ppcls_ext.deploy.quantize import LimitExceededError, check_request, format_to_quantize, quantize_export
     from ppcls_ext.utils.config import is_detection_config
     from ppcls_ext.utils.image_files import images_in
@@ -96,7 +101,8 @@ def main() -> int:
         if not files:
             raise UserError(f"--images {folder}: {'no image there' if folder.is_dir() else 'no such folder'}")
         # Spread over the folder.
-        images: Any = [(str(file), file) for file in files[:: max(1, len(files) // arguments.count)]][: arguments.count]
+        chosen = np.linspace(0, len(files) - 1, min(arguments.count, len(files))).astype(int)
+        images: Any = [(str(files[index]), files[index]) for index in chosen]
     else:
         images = compression.calibration_images(config, arguments.count)
     try:

@@ -268,7 +268,7 @@ def _open(part: str, files: DatasetFiles, found: Findings) -> tuple[CocoSet, Led
         cause = "is a file, not a folder" if files.image_dir.exists() else "no such folder"
         found.add("image_folder_missing", note=f"{files.image_dir}: {cause}", part=part)
     if not len(coco):
-        tell_ledger(part, coco, ledger, found)
+        add_ledger_findings(part, coco, ledger, found)
         return None
     return coco, ledger
 
@@ -296,7 +296,7 @@ def _examine(
     for frame, (width, height) in zip(coco.frames, sizes.tolist(), strict=True):
         frame.width, frame.height = width, height
         clean_frame(frame, coco.names, ledger)
-    tell_ledger(part, coco, ledger, found)
+    add_ledger_findings(part, coco, ledger, found)
     boxes = boxes_of_frames(coco.frames)
     if part == "Train" and boxes.crowd.all():
         note = f"{coco.path}: {count_of(ledger.boxes['input'], 'annotation')}, nothing to learn from"
@@ -313,7 +313,7 @@ def _repeated(train: ExaminedSet, names: Sequence[str], threshold: float) -> str
     return repeat_sampling(threshold, rows, train.numbers[learnt], int(rows.max()) + 1 + empty, names)[1]
 
 
-def tell_ledger(part: str, coco: CocoSet, ledger: Ledger, found: Findings) -> None:
+def add_ledger_findings(part: str, coco: CocoSet, ledger: Ledger, found: Findings) -> None:
     """Adds what was left out and mended to the findings."""
     rows = {frame.image_id: row for row, frame in enumerate(coco.frames)}
     for entry in ledger.entries:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import logging
+import os
 import tempfile
 from collections import Counter
 from collections.abc import Sequence
@@ -94,7 +95,7 @@ class Options:
         own = (self.output / "split").resolve()
         lists = [file for file in lists if file.resolve().parent != own]
         reads = [*lists, *annotations, *(self.source / file for file in annotations)]
-        if self.classes is not None and Path(self.classes).is_file():
+        if self.classes is not None and os.path.isfile(self.classes):
             reads.append(Path(self.classes))
         claim_outputs([Output("--output", self.output, "prepared")], reads, [self.source], self.overwrite)
 
@@ -132,6 +133,8 @@ def prepare_source(
             pictures and ``options.reading`` does not say how they are meant.
     """
     options.check(annotations)
+    if annotations and form not in ("auto", "coco"):
+        raise UserError(f"--from {form} and --annotations exclude each other: --annotations names COCO files")
     source, ledger = options.source, Ledger()
     reading, names, unlabelled = options.reading, [], []
     form = "coco" if annotations else _form_of(kind, source, form)
@@ -146,7 +149,8 @@ def prepare_source(
     # The source's own split files, if it has any.
     lists = voc_lists(source, test=kind == "import") if form == "voc" and kind != "sonar" else None
     has_order = bool(names)
-    names = change_classes(read, names, options.rename, options.drop, ledger)
+    stated = class_order(options.classes) if options.classes is not None else ()
+    names = change_classes(read, names, options.rename, options.drop, ledger, stated)
     if not include_unlabelled:
         for frame in unlabelled:
             ledger.reject("no_annotation", frame.name, "has no annotation file", image="left_out")
@@ -159,14 +163,12 @@ def prepare_source(
     if kind == "duo":
         _compare_with_published(source, read, ledger)
 
-    if options.classes is not None:
-        classes = class_order(options.classes)
-    elif kind != "import":
+    if not stated and kind != "import":
         raise _without_classes(read, source)
-    elif not names:
+    if not names:
         raise UserError(f"{source}: no class is left{_first_rejected(ledger)}")
-    else:
-        classes = tuple(names)
+    classes = tuple(names)
+    if not stated:
         order = "as the source has them" if has_order else "by name, for the source has no order"
         logger.info("classes: %s (%s)", ", ".join(classes), order)
     for part in dict.fromkeys(frame.part for frame in read):

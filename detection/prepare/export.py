@@ -12,6 +12,7 @@ from xml.sax.saxutils import escape
 import yaml
 
 from detection.annotations import Frame, Ledger
+from detection.prepare.readers import parts_of
 from detection.prepare.stored import open_prepared
 from detection.prepare.write import place_image
 from ppcls_ext.utils.errors import UserError
@@ -19,7 +20,6 @@ from ppcls_ext.utils.files import atomic_folder, write_text
 from ppcls_ext.utils.outputs import EXPORTED
 
 logger = logging.getLogger(__name__)
-PARTS = ("train", "val", "test")
 
 
 class Layout(NamedTuple):
@@ -89,7 +89,8 @@ def export_set(source: Path, form: str, output: Path, images: str = "link", over
     """
     layout, ledger, lost = LAYOUTS[form], Ledger(), Counter[str]()
     found, classes = open_prepared(source, output, "exported", overwrite, ledger)
-    sets = {part: found[part] for part in PARTS if part in found}
+    files = {coco.path: coco for coco in found.values()}
+    sets = {part: files[path] for part, path in parts_of(source, list(files)).items()}
     names: dict[str, list[str]] = {part: [] for part in sets}
     taken: set[str] = set()
     with atomic_folder(output) as folder:

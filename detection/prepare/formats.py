@@ -19,13 +19,14 @@ from xml.etree.ElementTree import Element
 
 import yaml
 
-from detection.annotations import Frame, Ledger, RawBox, class_order, folded
+from detection.annotations import Frame, Ledger, RawBox, class_order, folded, unlike_names
 from detection.coco import box_around, box_around_turned, number_of
 from detection.prepare.readers import (
     PART_WORDS,
     AnnotationError,
     VocAnnotation,
     images_below,
+    leave_out_unlisted,
     pair_frames,
     part_of,
     read_coco_folder,
@@ -35,7 +36,7 @@ from detection.prepare.readers import (
     size_of,
 )
 from ppcls_ext.utils.errors import UserError, suggestion
-from ppcls_ext.utils.image_files import files_in
+from ppcls_ext.utils.image_files import files_in, images_in
 from ppcls_ext.utils.names import NamedFiles, components, folded_name, match_names, spellings
 from ppcls_ext.utils.texts import TextError, read_text
 
@@ -143,7 +144,8 @@ def read_yolo(source: Path, ledger: Ledger, classes: str | None) -> Source:
     ``--classes``, and parts those that folders are named after.
 
     Raises:
-        UserError: nothing names the classes, a number has no name, or a part of ``data.yaml`` is not there.
+        UserError: nothing names the classes, two have the same name, a number has none, or a part of ``data.yaml`` is
+            not there.
     """
     file, data = _yolo_description(source)
     names = data.get("names")
@@ -155,6 +157,7 @@ def read_yolo(source: Path, ledger: Ledger, classes: str | None) -> Source:
         if type(data.get("nc")) is int and data["nc"] != len(names):
             raise UserError(f"{file}: nc is {data['nc']}, but names lists {len(names)} classes")
         names = {number: str(name) for number, name in sorted(names.items())}
+        unlike_names(names.values(), str(file))
     elif listed is not None or classes is not None:
         names = dict(enumerate(class_order(str(listed or classes))))
     else:
@@ -163,7 +166,9 @@ def read_yolo(source: Path, ledger: Ledger, classes: str | None) -> Source:
             "in the order of their numbers with --classes a,b,c"
         )
     texts = [path for path in files_in(source, {".txt"}) if path.name.lower() not in CLASS_FILES]
-    texts = [path for path in texts if _kind_of_text(path) == "yolo" or not path.read_bytes().strip()]
+    # However faulty it is, a text with the stem of an image is that image's: without it, the image would show nothing.
+    stems = {folded_name(image.stem) for image in images_in(source)}
+    texts = [path for path in texts if folded_name(path.stem) in stems or _kind_of_text(path) == "yolo"]
     unknown: list[str] = []
     read = partial(_read_yolo_file, names=names, pose=bool(data.get("kpt_shape")), unknown=unknown)
     frames, bare = read_voc_folder(source, ledger, read, texts)
@@ -188,13 +193,18 @@ def class_file(source: Path) -> Path | None:
 
 def _yolo_description(source: Path) -> tuple[Path | None, dict[str, Any]]:
     found: list[tuple[Path | None, dict[str, Any]]] = []
+    broken = ""
     for path in files_in(source, {".yaml", ".yml"}):
         try:
             data = yaml.safe_load(read_text(path))
         except yaml.YAMLError as error:
-            raise UserError(f"{path}: is not valid YAML: {' '.join(str(error).split())}") from error
+            broken = f"{path}: is not valid YAML: {' '.join(str(error).split())}"
+            continue
         if isinstance(data, dict) and "names" in data:
             found.append((path, data))
+    # Beside a description it is some other file.
+    if broken and not found:
+        raise UserError(broken)
     if any(data != found[0][1] for _, data in found):
         raise UserError(f"{source}: {found[0][0]} and {found[1][0]} describe two data sets: leave one")
     return found[0] if found else (None, {})
@@ -212,7 +222,9 @@ def _read_yolo_file(path: Path, names: dict[int, str], pose: bool, unknown: list
         values = [number_of(word) for word in words[: 5 if pose else None]]
         if not words:
             continue
-        name = words[0] if words[0] in names.values() else names.get(values[0])
+        # A number first: classes may be called by numbers.
+        is_number = values[0] is not None and values[0].is_integer()
+        name = names.get(values[0]) if is_number else words[0] if words[0] in names.values() else None
         numbers = values[1:]
         if len(numbers) < 4 or None in numbers or len(numbers) % 2:
             reason = f"line {line} is neither class x y w h nor class and an outline: {text.strip()[:60]}"
@@ -248,7 +260,8 @@ def _yolo_parts(
                 raise UserError(f"{file}: {part}: {entry} is neither a folder nor a list of images below {source}")
             found.setdefault(part, set()).update(_images_of(place, source, images))
     if found and found.get("train") == found.get("val"):
-        ledger.note("one_part", shown_path(file, source), "training and validation are the same images: split anew")
+        reason = "training and validation are the same images, so they are split anew here"
+        ledger.note("one_part", shown_path(file, source), reason)
         return {}
     placed: dict[Path, str] = {}
     for part, members in found.items():
@@ -329,7 +342,8 @@ def _labelme_box(shape: dict[str, Any]) -> RawBox:
 
 def read_cvat(source: Path, ledger: Ledger) -> Source:
     """Reads CVAT's XML "for images 1.1": boxes (also turned), polygons, ellipses and masks."""
-    images = NamedFiles(images_below(source, ledger))
+    images = images_below(source, ledger)
+    by_name = NamedFiles(images)
     frames: dict[Path, Frame] = {}
     classes: dict[str, None] = {}
     for file in files_in(source, {".xml"}):
@@ -349,9 +363,10 @@ def read_cvat(source: Path, ledger: Ledger) -> Source:
             ledger.take_in(raw)
             metadata = {"split": element.get("subset")} if element.get("subset") else {}
             found.append(Frame(name, Path(name), raw, f"{shown}: {name}", size, metadata))
-        for frame in pair_frames(found, source, file, None, images, ledger):
+        for frame in pair_frames(found, source, file, None, by_name, ledger):
             if frames.setdefault(frame.image, frame) is not frame:
                 frames[frame.image].raw.extend(frame.raw)
+    leave_out_unlisted(images, frames, source, ledger)
     return Source(list(frames.values()), [], [name for name in classes if name])
 
 
@@ -396,7 +411,7 @@ def _read_coco(source: Path, ledger: Ledger, annotations: Sequence[Path]) -> Sou
     frames, contents = read_coco_folder(source, annotations, ledger)
     entries = [entry for content in contents for entry in content["categories"] if isinstance(entry, dict)]
     used = {box.name for frame in frames for box in frame.raw}
-    above = {entry.get("supercategory") for entry in entries}
+    above = {entry.get("supercategory") for entry in entries if entry.get("supercategory") != entry.get("name")}
     classes = list(dict.fromkeys(str(entry["name"]) for entry in entries if entry.get("name")))
     # Roboflow lists the group of all classes as a class.
     for name in [name for name in classes if name in above and name not in used]:
@@ -451,21 +466,21 @@ def read_format(
 
 
 def change_classes(
-    frames: Sequence[Frame], classes: Sequence[str], rename: Sequence[str], drop: Sequence[str], ledger: Ledger
-) -> list[str]:
+    frames: Sequence[Frame], classes: Sequence[str], rename: Sequence[str], drop: Sequence[str], ledger: Ledger,
+    stated: Sequence[str] = (),
+) -> list[str]:  # fmt: skip
     """Renames, merges and drops classes in place, by ``--rename A=B`` and ``--drop A``, all at once. An image that
     showed dropped classes only shows nothing.
 
     Returns:
-        The classes in their order: the source's (``classes``), else by their names.
+        The classes in their order: those of ``--classes`` (``stated``), where an old name stands for the new one; else
+        the source's (``classes``), else by their names.
 
     Raises:
         UserError: there is no such class, a text is no ``A=B``, or a class is meant twice.
     """
     counts = Counter(box.name for frame in frames for box in frame.raw if box.name)
-    known: dict[str, str] = {}
-    for name in (*classes, *sorted(counts, key=str.casefold)):
-        known.setdefault(folded(name), name)
+    known = _by_fold((*classes, *stated, *sorted(counts, key=str.casefold)))
     changes: dict[str, str | None] = {}
     for option, text in [*(("--rename", text) for text in rename), *(("--drop", text) for text in drop)]:
         old, equals, new = text.partition("=") if option == "--rename" else (text, "", "")
@@ -486,8 +501,16 @@ def change_classes(
     for frame in frames if changes else ():
         renamed = [(box, changes.get(folded(box.name), box.name)) for box in frame.raw]
         frame.raw = [dataclasses.replace(box, name=name) for box, name in renamed if name is not None]
-    left: dict[str, str] = {}
-    for key, old in known.items():
-        if (name := changes.get(key, old)) is not None:
-            left.setdefault(folded(name), name)
+    left = _by_fold(changes.get(key, old) for key, old in known.items())
+    if stated:
+        left = _by_fold(name if folded(name) in left else changes.get(folded(name)) for name in stated)
     return list(left.values())
+
+
+def _by_fold(names: Iterable[str | None]) -> dict[str, str]:
+    """Returns the first spelling of each class, without ``None``."""
+    found: dict[str, str] = {}
+    for name in names:
+        if name is not None:
+            found.setdefault(folded(name), name)
+    return found

@@ -20,7 +20,7 @@ from ppcls_ext.utils.errors import UserError
 
 logger = logging.getLogger(__name__)
 Transform = Callable[[np.ndarray], np.ndarray]
-# Brightness above which a pixel belongs to the fan; what compression leaves around it is darker.
+# Brightness, of 255, above which a pixel belongs to the fan; what compression leaves around it is darker.
 DARK = 4
 # So many frames of a size show where it is ever lit.
 LOOKED_AT = 64
@@ -30,20 +30,23 @@ OUTLINE = 65
 
 @dataclasses.dataclass(frozen=True)
 class Projection:
-    """What the options say: the form (``polar`` or ``fan``), the opening angle in degrees and the range in metres
-    (``None`` takes those of each frame's settings), and at which end of a polar frame (``top`` or ``bottom``) the
-    nearest range is."""
+    """What the options say: the form (``polar`` or ``fan``), and what ``None`` takes from each frame's settings: the
+    opening angle in degrees, the range in metres, and at which end of a polar frame (``top`` or ``bottom``, which is
+    the default) the nearest range is."""
 
     form: str
     opening_angle: float | None = None
     window: tuple[float, float] | None = None
-    nearest: str = "bottom"
+    nearest: str | None = None
 
     def settings(self, frame: Frame) -> dict[str, Any]:
         """Returns the settings of a frame's sonar with those of the options; a ``UserError`` if angle or range is
-        unknown."""
+        unknown, or the frame has this form."""
         sonar = frame.metadata.get("sonar")
         sonar = dict(sonar) if isinstance(sonar, dict) else {}
+        if sonar.get("projection") == self.form:
+            raise UserError(f"{frame.name}: has the form {self.form} already, as its sonar block says")
+        sonar["nearest"] = self.nearest or sonar.get("nearest", "bottom")
         if self.opening_angle is not None:
             sonar["horizontal_opening_angle"] = self.opening_angle
         if self.window is not None:
@@ -89,14 +92,15 @@ def project_frames(frames: Sequence[Frame], projection: Projection, scratch: Pat
             fan = fan_of(sonar, *size, lit[size])
             sides = 2 * fan.half * fan.far * fan.scale[0], (fan.far - fan.near) * fan.scale[1]
             new_size = round(sides[0]), round(sides[1])
-            forward, backward = polar_form(fan, *new_size, projection.nearest)
+            forward, backward = polar_form(fan, *new_size, sonar["nearest"])
         else:
             # As many pixels a metre ahead as the polar frame has.
             opening, near, far = opening_and_range(sonar)
             across, ahead = (side * frame.height / (far - (near or 0.0)) for side in extent(opening, near, far))
             new_size = math.ceil(across), math.ceil(ahead)
             fan = fan_of(sonar, *new_size)
-            backward, forward = polar_form(fan, *size, projection.nearest)
+            # A fan has no such end.
+            backward, forward = polar_form(fan, *size, sonar.pop("nearest"))
         source = read_stored(frame.image)
         columns, rows = np.meshgrid(np.arange(new_size[0]) + 0.5, np.arange(new_size[1]) + 0.5)
         places = backward(np.stack([columns, rows], axis=-1))
@@ -108,8 +112,6 @@ def project_frames(frames: Sequence[Frame], projection: Projection, scratch: Pat
         frame.width, frame.height = new_size
         window = [round(fan.near, 4), round(fan.far, 4)]
         frame.metadata["sonar"] = {**sonar, "range_window": window, "projection": projection.form}
-        if projection.form == "polar":
-            frame.metadata["sonar"]["nearest"] = projection.nearest
 
 
 def _lit_parts(frames: Sequence[Frame]) -> dict[tuple[int, int], tuple[float, float, float, float]]:
@@ -120,12 +122,14 @@ def _lit_parts(frames: Sequence[Frame]) -> dict[tuple[int, int], tuple[float, fl
         by_size[frame.width, frame.height].append(frame)
     found = {}
     for size, group in by_size.items():
-        brightest = np.zeros(size[::-1])
+        brightest, is_deep = np.zeros(size[::-1]), False
         for frame in group[:: max(len(group) // LOOKED_AT, 1)]:
             pixels = read_stored(frame.image)
-            values = pixels.reshape(*pixels.shape[:2], -1).max(axis=2)
-            brightest = np.maximum(brightest, values / (257 if values.dtype == np.uint16 else 1))
-        rows, columns = np.nonzero(brightest > DARK)
+            brightest = np.maximum(brightest, pixels.reshape(*pixels.shape[:2], -1).max(axis=2))
+            is_deep |= pixels.dtype != np.uint8
+        # Of more than 8 bits, or fractions, a file does not say how large they get.
+        white = brightest.max() if is_deep else 255
+        rows, columns = np.nonzero(brightest > DARK * white / 255)
         if not len(rows):
             raise UserError(f"{group[0].name}: it and all frames of its size are black; where is the fan?")
         left, top, right, bottom = float(columns.min()), float(rows.min()), columns.max() + 1.0, rows.max() + 1.0

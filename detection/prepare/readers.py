@@ -6,7 +6,7 @@ import math
 import os
 import re
 from collections import Counter, defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from functools import partial
 from itertools import accumulate, chain
 from pathlib import Path, PurePosixPath
@@ -412,6 +412,15 @@ def voc_lists(source: Path, test: bool = False) -> dict[str, Path] | None:
 
 # COCO
 
+_CHOOSE = "choose with --annotations TRAIN VAL of prepare_data.py import"
+
+
+def without_subsets(files: Iterable[Path]) -> list[Path]:
+    """Leaves out what ``--subsets`` wrote: ``train_30.json`` beside ``train.json``."""
+    files = list(files)
+    subsets = {file for file in files if re.fullmatch(r"train_\d\d?", file.stem) and file.with_stem("train") in files}
+    return [file for file in files if file not in subsets]
+
 
 def parts_of(source: Path, paths: Sequence[Path]) -> dict[str, Path]:
     """Tells which part each COCO file describes: ``train``, ``val`` and ``test``; a test file without a validation file
@@ -422,10 +431,10 @@ def parts_of(source: Path, paths: Sequence[Path]) -> dict[str, Path]:
     for path in paths:
         part = part_of(path, source)
         if part is None:
-            raise UserError(f"{path}: its name tells neither train nor val; choose with --annotations TRAIN VAL")
+            raise UserError(f"{path}: its name tells neither train nor val; {_CHOOSE}")
         if part in parts:
             both = " and ".join(each.relative_to(source).as_posix() for each in (parts[part], path))
-            raise UserError(f"{source}: both {both} are for {part}; choose with --annotations TRAIN VAL")
+            raise UserError(f"{source}: both {both} are for {part}; {_CHOOSE}")
         parts[part] = path
     if "test" in parts and "val" not in parts:
         parts["val"] = parts.pop("test")
@@ -462,7 +471,7 @@ def read_coco_folder(
         contents = {path: load_coco(path) for path in found}
     else:
         contents, others = {}, []
-        for path in files_in(source, {".json"}):
+        for path in without_subsets(files_in(source, {".json"})):
             try:
                 contents[path] = load_coco(path)
             except NotCocoError as error:
@@ -488,11 +497,16 @@ def read_coco_folder(
         if last[frame.image] is not frame:
             reason = f"is in {frame.part} and in {last[frame.image].part}; kept in {last[frame.image].part} only"
             ledger.reject("in_two_parts", frame.name, reason, len(frame.raw))
+    leave_out_unlisted(images, last, source, ledger)
+    return [frame for frame in frames if last[frame.image] is frame], [contents[path] for path in parts.values()]
+
+
+def leave_out_unlisted(images: Sequence[Path], listed: Collection[Path], source: Path, ledger: Ledger) -> None:
+    """Lists the images that no annotation file lists as left out."""
     for image in images:
-        if image not in last:
+        if image not in listed:
             name = shown_path(image, source)
             ledger.reject("no_annotation", name, "no annotation file lists it", image="left_out")
-    return [frame for frame in frames if last[frame.image] is frame], [contents[path] for path in parts.values()]
 
 
 def pair_frames(

@@ -8,7 +8,7 @@ measured figures stand on.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -29,7 +29,7 @@ def split_by_lists(frames: Sequence[Frame], lists: dict[str, Path], absent: set[
     may name them.
 
     Raises:
-        UserError: a list holds no text or no name, a frame is in two lists, or a part would be empty.
+        UserError: a list holds no text or no name, a frame is in two lists, or training or validation would be empty.
     """
 
     def keys_of(name: str) -> set[str]:
@@ -83,12 +83,13 @@ def split_by_lists(frames: Sequence[Frame], lists: dict[str, Path], absent: set[
                     ledger.note("listed_in_other_spelling", path.name, f"lists {name}, taken for {found[0].name}")
                 placed[found[0].name] = part
                 parts[part].append(found[0])
-        if not parts[part]:
+        # Of test sets, annotations are often kept back.
+        if not parts[part] and part != "test":
             raise UserError(f"{path}: none of its names is a usable frame, so {part} would be empty")
     for frame in frames:
         if frame.name not in placed:
             ledger.leave_out(frame, "in_no_list", "no split file lists it")
-    return parts
+    return {part: members for part, members in parts.items() if members}
 
 
 def split_by_source(frames: Sequence[Frame], ledger: Ledger) -> Parts:
@@ -209,22 +210,33 @@ def group_frames(looks: np.ndarray, together: Sequence[tuple[int, int]] = ()) ->
         The group of each, ``int64`` ``[N]``, numbered in the order of first frames, and the correlation that counts as
         alike.
     """
-    from scipy.sparse import coo_matrix
-    from scipy.sparse.csgraph import connected_components
-
-    found = list(_alike_pairs(looks))
-    pairs = np.concatenate([np.empty((0, 2), dtype=np.int64), *(pairs for pairs, _ in found)])
-    values = np.concatenate([np.empty(0, dtype=np.float32), *(values for _, values in found)])
     for threshold in THRESHOLDS:
-        first, second = np.concatenate([pairs[values >= threshold], np.array(together, np.int64).reshape(-1, 2)]).T
-        graph = coo_matrix((np.ones(len(first), dtype=bool), (first, second)), shape=(len(looks), len(looks)))
-        # Numbered by first members, whatever order the library finds them in.
-        _, components = connected_components(graph, directed=False)
-        _, firsts, inverse = np.unique(components, return_index=True, return_inverse=True)
-        groups = np.argsort(np.argsort(firsts))[inverse].astype(np.int64)
+        groups = _joined(np.arange(len(looks)), *np.array(together, np.int64).reshape(-1, 2).T)
+        # Block by block: of frames that are all alike, the pairs would not fit into memory.
+        for start in range(0, len(looks), BLOCK):
+            for other in range(start, len(looks), BLOCK):
+                alike = looks[start : start + BLOCK] @ looks[other : other + BLOCK].T >= threshold
+                first, second = np.nonzero(alike)
+                groups = _joined(groups, first + start, second + other)
         if np.bincount(groups).max() <= max(LARGEST_SHARE * len(looks), 1):
             break
     return groups, threshold
+
+
+def _joined(groups: np.ndarray, first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """Returns the group of each frame, ``int64`` ``[N]``, when those of each pair of frames, ``[P]`` and ``[P]``, are
+    one; numbered in the order of first frames."""
+    from scipy.sparse import coo_matrix
+    from scipy.sparse.csgraph import connected_components
+
+    first, second = groups[first], groups[second]
+    apart = first != second
+    if not apart.any():
+        return groups
+    edges = np.ones(apart.sum(), dtype=bool), (first[apart], second[apart])
+    _, components = connected_components(coo_matrix(edges, shape=(len(groups), len(groups))), directed=False)
+    _, firsts, inverse = np.unique(components[groups], return_index=True, return_inverse=True)
+    return np.argsort(np.argsort(firsts))[inverse].astype(np.int64)
 
 
 def alike_across(first: np.ndarray, second: np.ndarray) -> int:
@@ -233,18 +245,6 @@ def alike_across(first: np.ndarray, second: np.ndarray) -> int:
         return 0
     best = [(second[start : start + BLOCK] @ first.T).max(axis=1) for start in range(0, len(second), BLOCK)]
     return int(sum((values >= THRESHOLDS[0]).sum() for values in best))
-
-
-def _alike_pairs(looks: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Yields pairs, ``int64`` ``[P, 2]``, as alike as the lowest threshold or more, and their correlations ``[P]``."""
-    for start in range(0, len(looks), BLOCK):
-        rows = looks[start : start + BLOCK]
-        for other in range(start, len(looks), BLOCK):
-            values = rows @ looks[other : other + BLOCK].T
-            first, second = np.nonzero(values >= THRESHOLDS[0])
-            wanted = first + start < second + other
-            first, second = first[wanted], second[wanted]
-            yield np.stack([first + start, second + other], axis=1), values[first, second]
 
 
 # The choice of groups for validation

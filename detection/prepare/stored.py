@@ -9,6 +9,7 @@ import numpy as np
 
 from detection.annotations import Ledger
 from detection.coco import CocoSet, open_coco
+from detection.prepare.readers import without_subsets
 from ppcls_ext.preprocess.decode import read_bytes
 from ppcls_ext.preprocess.depth import own_range
 from ppcls_ext.preprocess.detection import decode_as_trained
@@ -22,12 +23,12 @@ def open_prepared(
     """Opens a prepared data set, of which ``output`` is to be made.
 
     Returns:
-        Its parts by name, and their classes.
+        What its files hold by their stems, without those of ``--subsets``; and their classes.
 
     Raises:
         UserError: it is none, its parts have different classes, or ``output`` may not be written.
     """
-    files = {file.stem: file for file in sorted((source / "annotations").glob("*.json"))}
+    files = {file.stem: file for file in without_subsets(sorted((source / "annotations").glob("*.json")))}
     if not files or not (source / "images").is_dir():
         advice = "prepare it with python tools/prepare_data.py import FOLDER --output OUT"
         raise UserError(f"{source}: is no prepared data set (annotations/*.json and images/); {advice}")
@@ -63,6 +64,6 @@ def write_stored(path: Path, pixels: np.ndarray) -> Path:
     """Writes what :func:`read_stored` returned without loss; returns ``path`` with its suffix, ``.png``, or ``.tiff``
     of floating-point samples."""
     file = path.with_name(f"{path.name}{'.tiff' if pixels.dtype == np.float32 else '.png'}")
-    if not cv2.imwrite(str(file), pixels if pixels.ndim == 2 else pixels[..., ::-1]):
-        raise OSError(f"{file}: cannot be written")
+    # cv2.imwrite() does not tell why it failed.
+    file.write_bytes(cv2.imencode(file.suffix, pixels if pixels.ndim == 2 else pixels[..., ::-1])[1].tobytes())
     return file

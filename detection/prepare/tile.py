@@ -79,6 +79,8 @@ def cut_tiles(
         name, tiles = PurePosixPath(frame.name), []
         # a.jpg and a.png keep their suffixes in the names of their tiles.
         stem = name.stem if stems[name.with_suffix("")] == 1 else name.name
+        # Range and opening angle of a fan are those of the whole picture.
+        kept = {key: value for key, value in frame.metadata.items() if key != "sonar" or pixels is None}
         for place in places:
             boxes = list(_boxes_in(frame.boxes, place, min_visible))
             if not boxes and training and generator.random() >= keep_empty:
@@ -96,7 +98,7 @@ def cut_tiles(
                 width=place.width,
                 height=place.height,
                 boxes=[box for box, _ in boxes],
-                metadata={"tile_of": frame.name, **frame.metadata, "tile": list(place)},
+                metadata={"tile_of": frame.name, **kept, "tile": list(place)},
             )
             tiles.append((cut, [kind for _, kind in boxes]))
         return tiles, Counter(empty_left_out=len(places) - len(tiles), pictures=1, boxes=len(frame.boxes))

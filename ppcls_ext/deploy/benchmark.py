@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import yaml
 
 from ppcls_ext.deploy.formats import EXACT, FORMATS, INT8, PRECISIONS, check_names
 from ppcls_ext.deploy.published import PUBLISHED
@@ -57,7 +58,7 @@ EXPORT_PACKAGES = (
     "paddlepaddle", "paddlepaddle-gpu", "paddleclas", "paddle2onnx", "onnx", "onnxruntime", "openvino", "nncf",
 )  # fmt: skip
 # Largest logit of one picture over that of another; a few in other networks with random weights.
-WILD = 100.0
+LARGEST_LOGIT_RATIO = 100.0
 # The matrices of the measured peak: their product takes many times what starting the threads takes.
 MATRIX_SIDE = 1536
 # Writes an export: of a model or configuration, with the side of its images, a format and a precision, to a folder;
@@ -246,11 +247,20 @@ def _export(
 
 @functools.cache
 def export_digest(architecture: str) -> str:
-    """Returns a checksum of our code, of the packages that export, and of the file if ``architecture`` is one."""
+    """Returns a checksum of our code, of the packages that export, and of the configuration, with the files that it is
+    made of (``_BASE_``), if ``architecture`` is one."""
     digest = hashlib.sha256()
-    for file in [*sorted(SOURCES.glob("ppcls_ext/**/*.py")), *sorted(SOURCES.glob("detection/**/*.py")),
-                 Path(architecture)]:  # fmt: skip
-        digest.update(file.read_bytes() if file.is_file() else b"")
+    for file in [*sorted(SOURCES.glob("ppcls_ext/**/*.py")), *sorted(SOURCES.glob("detection/**/*.py"))]:
+        digest.update(file.read_bytes())
+    files = [Path(architecture)]
+    for file in files:
+        content = file.read_bytes() if file.is_file() else b""
+        digest.update(content)
+        # Any text that names a file: which key it stands at does not matter here.
+        with contextlib.suppress(yaml.YAMLError):
+            texts = [token.value for token in yaml.scan(content) if isinstance(token, yaml.ScalarToken)]
+            named = [Path(os.path.normpath(file.parent / text)) for text in texts if text.endswith((".yml", ".yaml"))]
+            files += [other for other in dict.fromkeys(named) if other not in files]
     for distribution in importlib.metadata.distributions():
         if distribution.name in EXPORT_PACKAGES:
             digest.update(f"{distribution.name}={distribution.version};".encode())
@@ -290,7 +300,7 @@ def export_model(
                        for name, image in example_images().items()])  # fmt: skip
     with paddle.no_grad():
         largest = [float(logits_of(model(paddle.to_tensor(image[np.newaxis]))).abs().max()) for image in images]
-    if max(largest) > WILD * min(largest):
+    if max(largest) > LARGEST_LOGIT_RATIO * min(largest):
         # Random weights blow up some pictures (EfficientNetV2: logits of 0.2 and of 18,000), and with them any
         # rounding, so that no export would agree with the model.
         settle_batch_norms(model, images)
@@ -318,7 +328,11 @@ def settle_batch_norms(model: nn.Layer, images: np.ndarray) -> None:
 
 
 def use_mean_pooling(model: nn.Layer) -> None:
-    """Puts ``x.mean([2, 3])``, as the paper's code has it, in the place of every global average pool of ``model``."""
+    """Puts ``x.mean([2, 3])``, as the paper's code has it, in the place of every global average pool of ``model``.
+
+    Raises:
+        UserError: it has none that is a layer.
+    """
     import paddle
 
     from ppcls_ext.arch.layers import GlobalAveragePool
@@ -328,10 +342,16 @@ def use_mean_pooling(model: nn.Layer) -> None:
             """``[N, C, H, W]`` -> ``[N, C, 1, 1]``."""
             return x.mean([2, 3], keepdim=True)
 
-    for layer in model.sublayers(include_self=True):
-        for name, child in list(layer.named_children()):
-            if isinstance(child, GlobalAveragePool):
-                setattr(layer, name, MeanPool())
+    def is_global(layer: nn.Layer) -> bool:
+        whole = isinstance(layer, paddle.nn.AdaptiveAvgPool2D) and layer._output_size in (1, (1, 1), [1, 1])
+        return whole or isinstance(layer, GlobalAveragePool)
+
+    pools = [(layer, name) for layer in model.sublayers(include_self=True)
+             for name, child in layer.named_children() if is_global(child)]  # fmt: skip
+    if not pools:
+        raise UserError(f"{type(model).__name__}{MEAN_POOLED}: has no global average pool to exchange")
+    for layer, name in pools:
+        setattr(layer, name, MeanPool())
 
 
 # What runs in the measured processes
@@ -481,10 +501,10 @@ def measure_detectors(
     Returns:
         ``models`` (by folder: ``name``, ``input``, ``in_graph``, ``suppression``, ``precision``, ``boxes``, the ``ap``
         that was measured when it was quantised, and the statistics of ``network`` and ``whole``; the choice of boxes is
-        included in both) and the settings.
+        included in both), ``failed`` (by folder: why it could not be measured), and the settings.
 
     Raises:
-        UserError: there is no export, one is of a classifier or damaged.
+        UserError: there is no export, one is of a classifier or damaged, or none could be measured.
     """
     if not exports:
         raise UserError("name the exports of detectors with --model DIR [DIR ...]")
@@ -502,10 +522,14 @@ def measure_detectors(
         for stage in ("network", "whole"):
             subjects[folder, stage] = export_subject(folder, image, threads=threads, whole=stage == "whole")
     measure_interleaved(list(subjects.values()), rounds, runs)
+    failed = {folder: subject.failure for (folder, _), subject in subjects.items() if subject.failure is not None}
+    if not models.keys() - failed.keys():
+        raise UserError("; ".join(f"{folder}: {reason}" for folder, reason in failed.items()))
     for (folder, stage), subject in subjects.items():
-        models[folder] |= {stage: subject.statistics(), "boxes": subject.facts["boxes"]}
-    samples = rounds * runs
-    return {"image": list(image.shape[:2]), "batch": 1, "threads": threads, "samples": samples, "models": models}
+        if folder not in failed:
+            models[folder] |= {stage: subject.statistics(), "boxes": subject.facts["boxes"]}
+    return {"image": list(image.shape[:2]), "batch": 1, "threads": threads, "samples": rounds * runs, "failed": failed,
+            "models": {folder: model for folder, model in models.items() if folder not in failed}}  # fmt: skip
 
 
 def training_step(
@@ -592,7 +616,7 @@ def models_page(result: Mapping[str, Any]) -> str:
     for row in result["rows"]:
         cells = [row.get(key) for key in ("model", "size", *SETTINGS)]
         if row["status"] != MEASURED:
-            table.append([*cells, told(row), *[""] * (len(FIGURES) - 1)])
+            table.append([*cells, reason_cell(row), *[""] * (len(FIGURES) - 1)])
             continue
         if row["computed_in"] != types.get(row["precision"]):
             cells[3] = f"{row['precision']} (computes {row['computed_in']})"
@@ -605,7 +629,7 @@ def models_page(result: Mapping[str, Any]) -> str:
     return "\n\n".join([*parts, markdown_table(columns, table)])
 
 
-def told(row: Row) -> str:
+def reason_cell(row: Row) -> str:
     """Returns why a row was not measured, fit for a cell of a table."""
     return f"{row['status']}: {row['reason']}".replace("|", "/")
 
@@ -615,7 +639,7 @@ def peak_table(peaks: Sequence[Row]) -> str:
     table = [
         [peak["library"], peak["computed_in"], peak["threads"],
          *([f"{peak['gflops_per_second']:.0f}", f"{peak['fastest_gflops_per_second']:.0f}"]
-           if peak["status"] == MEASURED else [told(peak), ""])]
+           if peak["status"] == MEASURED else [reason_cell(peak), ""])]
         for peak in peaks
     ]  # fmt: skip
     return markdown_table(["matrix product", "type", "threads", "GFLOP/s, median", "fastest"], table)

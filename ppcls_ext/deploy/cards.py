@@ -151,8 +151,8 @@ def section_of(config: Mapping[str, Any], *keys: str) -> dict[str, Any]:
 
 
 @dataclass(frozen=True)
-class Source:
-    """Facts about one model, gathered from files; what none of them tells is empty or ``None``.
+class RunFacts:
+    """CardFacts about one model, gathered from files; what none of them tells is empty or ``None``.
 
     Attributes:
         model: name of the architecture: ``EConvNeXt_mini``, or ``PPYOLOE with EConvNeXt mini``.
@@ -191,18 +191,25 @@ class Source:
         return section_of(self.report, "best").get("epoch") if self.report else self.state.get("best_epoch") or None
 
     @property
+    def epoch(self) -> int | None:
+        """The epoch after which the weights were kept: of a run without checkpoints the best one; ``None`` amid one."""
+        if not self.state:
+            return self.best_epoch
+        return None if self.state.get("step") else self.state.get("epoch")
+
+    @property
     def history(self) -> list[dict[str, Any]]:
         """The records of the epochs."""
         return self.report.get("history") or self.state.get("history") or []
 
     @property
     def measured(self) -> dict[str, Any]:
-        """The metrics of the best epoch, of the weights that are kept; empty if nothing was measured."""
+        """The metrics of the weights that are kept; empty if they were not measured."""
         if not self.history and self.pruning:
             pruned = section_of(self.pruning, "figures", "pruned")
             return {name: value for name, value in pruned.items() if name.startswith(("top", "AP", "loss"))}
-        best = next((record for record in self.history if record.get("epoch") == self.best_epoch), {})
-        return (self.averaged and best.get("ema")) or best.get("eval") or {}
+        own = next((record for record in self.history if record.get("epoch") == self.epoch), {})
+        return (self.averaged and own.get("ema")) or own.get("eval") or {}
 
     @property
     def class_names(self) -> list[str]:
@@ -224,7 +231,7 @@ class Source:
         return next(reversed(re.findall(r"^(\d{4}-\d\d-\d\d)[ T]", text, re.MULTILINE)), None)
 
 
-def read_run(folder: str | os.PathLike[str]) -> Source:
+def read_run(folder: str | os.PathLike[str]) -> RunFacts:
     """Reads the folder of a training run, a checkpoint folder, or the folder of a pruning.
 
     A pruning gives the fine-tuned network if there is one, else the pruned one.
@@ -260,7 +267,7 @@ def read_run(folder: str | os.PathLike[str]) -> Source:
     return source
 
 
-def _source_of(root: Path, config_file: Path | None, report: dict[str, Any], checkpoint: Path | None) -> Source:
+def _source_of(root: Path, config_file: Path | None, report: dict[str, Any], checkpoint: Path | None) -> RunFacts:
     """Returns what a configuration, a report and a checkpoint of ``root`` tell, which must name one model."""
     state = read_mapping(checkpoint / STATE) if checkpoint else {}
     config = read_mapping(config_file) if config_file else {}
@@ -271,7 +278,7 @@ def _source_of(root: Path, config_file: Path | None, report: dict[str, Any], che
         found = f"its files are of different models: {', '.join(sorted(map(str, names)))}"
         raise UserError(f"{root}: {found if names else 'does not tell which model it holds'}")
     given = {key: value for key, value in arch.items() if key not in ("name", "pretrained", "use_ssld")}
-    return Source(
+    return RunFacts(
         model=str(names.pop()), task=DETECTION if detects else CLASSIFICATION,
         arguments=report.get("arguments") or kept.get("arguments") or ({} if detects else given), config=config,
         config_file=config_file, report=report, state=state, folder=root,
@@ -371,7 +378,7 @@ def percent(share: Any, unit: str = " %") -> str:
     return f"{100 * share:.2f}{unit}" if isinstance(share, int | float) else "not measured"
 
 
-def shown_inside(source: Source, path: Path | None, unknown: str) -> str:
+def shown_inside(source: RunFacts, path: Path | None, unknown: str) -> str:
     """Returns a file or folder of a run as commands of a card name it."""
     if path is None:
         return unknown
@@ -411,7 +418,7 @@ def evaluation_data(config: Mapping[str, Any]) -> str:
     return "data that are not recorded" if name is None else f"{name} ({shown_path(str(part))})" if part else name
 
 
-def input_size(source: Source) -> list[int] | None:
+def input_size(source: RunFacts) -> list[int] | None:
     """Returns height and width of the network's input; ``None`` where nothing tells."""
     shape = section_of(source.config, "Global").get("image_shape")
     size = shape[1:] if isinstance(shape, list) else None
@@ -427,14 +434,14 @@ def input_size(source: Source) -> list[int] | None:
 # The card
 
 
-class Facts(NamedTuple):
+class CardFacts(NamedTuple):
     """All that a card is made of. What is ``None`` or empty is told to be unknown, or left out.
 
     ``latency`` is what a benchmark measured on ``machine`` of the export, or of the model by its name, which has random
     weights (``latency_by_name``); ``checksum`` is the SHA-256 of the weights.
     """
 
-    source: Source
+    source: RunFacts
     counts: Counts | None = None
     export: Description | DetectionDescription | None = None
     latency: Sequence[dict[str, Any]] = ()
@@ -444,9 +451,9 @@ class Facts(NamedTuple):
 
 
 def gather_facts(
-    source: Source | str | os.PathLike[str] | None = None, *, model: str | None = None, counts: Counts | None = None,
+    source: RunFacts | str | os.PathLike[str] | None = None, *, model: str | None = None, counts: Counts | None = None,
     export: str | os.PathLike[str] | None = None, benchmark: str | os.PathLike[str] | None = None,
-) -> Facts:  # fmt: skip
+) -> CardFacts:  # fmt: skip
     """Collects what files tell of a model, and counts a classifier (which loads Paddle).
 
     Args:
@@ -459,7 +466,7 @@ def gather_facts(
     Raises:
         UserError: nothing is named, a file is missing or damaged, or the parts belong to different models.
     """
-    if source is not None and not isinstance(source, Source):
+    if source is not None and not isinstance(source, RunFacts):
         source = read_run(source)
     description = None if export is None else read_description(export)
     exports_detector = isinstance(description, DetectionDescription)
@@ -467,7 +474,7 @@ def gather_facts(
         if model is None and description is None:
             raise UserError("nothing is named that a card could be made of: a model, a run or an export")
         name = model or str(description.model_name)
-        source = Source(name, DETECTION if exports_detector else CLASSIFICATION)
+        source = RunFacts(name, DETECTION if exports_detector else CLASSIFICATION)
     if model is not None and model not in (source.model, source.architecture):
         where = "the export" if source.folder is None else str(source.folder)
         raise UserError(f"{where}: holds {source.model}, not {model}")
@@ -492,11 +499,11 @@ def gather_facts(
         shape = section_of(source.config, "Global").get("image_shape") or DEFAULT_SHAPE
         counts = count_classifier(source.model, source.arguments, tuple(shape))
     checksum = None if source.weights is None else sha256_of(source.weights)
-    return Facts(source, counts, description, latency, machine, by_name, checksum)
+    return CardFacts(source, counts, description, latency, machine, by_name, checksum)
 
 
 def _latency_of(
-    source: Source, changed: Sequence[str], export: str | os.PathLike[str] | None, benchmark: str | os.PathLike[str]
+    source: RunFacts, changed: Sequence[str], export: str | os.PathLike[str] | None, benchmark: str | os.PathLike[str]
 ) -> tuple[list[dict[str, Any]], str | None, bool]:
     """Returns the measured rows of a benchmark that are of the export, or else of the model by its name; the machine;
     and whether they are of the name."""
@@ -517,7 +524,7 @@ def _latency_of(
     return found, document.get("machine"), not own
 
 
-def card_text(facts: Facts) -> str:
+def card_text(facts: CardFacts) -> str:
     """Returns the card as Markdown, with a head in YAML as Hugging Face reads it (of measured results only)."""
     source, export, counts = facts.source, facts.export, facts.counts
     config, measured, detects = source.config, source.measured, source.task == DETECTION
@@ -570,7 +577,7 @@ def card_text(facts: Facts) -> str:
     )  # fmt: skip
 
 
-def write_card(facts: Facts, path: str | os.PathLike[str]) -> str:
+def write_card(facts: CardFacts, path: str | os.PathLike[str]) -> str:
     """Writes a card, whole or not at all; returns its text."""
     text = card_text(facts)
     write_text(path, text)

@@ -238,7 +238,7 @@ def operators_page(result: Mapping[str, Any]) -> str:
     for network in result["networks"]:
         names = [network["model"], network["backend"], network["precision"]]
         if network["status"] != MEASURED:
-            table.append([*names, benchmark.told(network), *[""] * 7])
+            table.append([*names, benchmark.reason_cell(network), *[""] * 7])
             continue
         peak = benchmark.fastest_product(result["peaks"], COMPUTED_IN.get(network["precision"], ""), network["threads"])
         total = network["milliseconds"]

@@ -87,15 +87,13 @@ def check_export(
         raise UserError("--max-drop limits what int8 may lose: add int8 to --precision")
     if calibration_images < 1:
         raise UserError(f"--calibration-images must be at least 1, got {calibration_images}")
-    if INT8 in precisions:
-        takers = [name for name in formats if name in QUANTIZERS]
-        if not takers:
-            raise UserError(
-                f"int8 is written for openvino and onnx, not for {', '.join(formats)}: add --format openvino or onnx"
-            )
-        for name in takers:
-            check_request(max_drop, labelled=True, format_name=name)
     plan(formats, _floats(precisions))
+    if INT8 in precisions:
+        if others := [name for name in formats if name not in QUANTIZERS]:
+            known = " and ".join(QUANTIZERS)
+            raise UserError(f"int8 is written for {known}, not for {', '.join(others)}: change --format")
+        for name in formats:
+            check_request(max_drop, labelled=True, format_name=name)
 
 
 def _floats(precisions: Sequence[str]) -> list[str]:
@@ -104,7 +102,7 @@ def _floats(precisions: Sequence[str]) -> list[str]:
 
 
 def export_in_precisions(
-    world: Any,
+    task_module: Any,
     config: Any,
     target: Path,
     formats: Sequence[str],
@@ -116,11 +114,11 @@ def export_in_precisions(
     """Exports the trained model of a configuration, and its int8 network if that is among the ``precisions``.
 
     Args:
-        world: ``classification.compression`` or ``detection.compression``: ``load_trained``, and the data for int8.
+        task_module: ``classification.compression`` or ``detection.compression``: ``load_trained``, the data for int8.
         config: its checked configuration.
         target: the folder to write.
         formats, precisions, max_drop, calibration_images: see :func:`check_export`, which has accepted them.
-        **options: of the world's ``export``.
+        **options: of the trained model's ``export``.
 
     Raises:
         LimitExceededError: int8 loses more than ``max_drop``.
@@ -128,18 +126,19 @@ def export_in_precisions(
     """
     options |= {"formats": formats, "precisions": _floats(precisions)}
     if INT8 not in precisions:
-        return world.load_trained(config).export(target, **options)
+        return task_module.load_trained(config).export(target, **options)
     # Data that are not there are told before the long work.
-    evaluation = world.evaluation_of(config)
-    takers = [name for name in formats if name in QUANTIZERS]
+    evaluation = task_module.evaluation_of(config)
+    int8_formats, first = list(dict.fromkeys(formats)), EXACT not in precisions
     with tempfile.TemporaryDirectory(prefix="int8-") as scratch:
         folder = Path(scratch) / "export"
-        description = world.load_trained(config).export(folder, **options)
-        for name in takers:
-            images = world.calibration_images(config, calibration_images)
-            goal = target if name == takers[-1] else folder
-            first = EXACT not in precisions and name == takers[0]
-            description = quantize_export(folder, goal, images, evaluation, max_drop, first=first, format_name=name)
+        description = task_module.load_trained(config).export(folder, **options)
+        for name in int8_formats:
+            images = task_module.calibration_images(config, calibration_images)
+            folder_to_write = target if name == int8_formats[-1] else folder
+            description = quantize_export(
+                folder, folder_to_write, images, evaluation, max_drop, first=first, format_name=name
+            )
         return description
 
 
@@ -157,12 +156,13 @@ def quantize_export(
 
     Args:
         source: export folder with a float32 network in ``format_name``.
-        target: folder to write in one step: all that ``source`` holds, and the int8 network; may be ``source``.
-        calibration: images that show which values occur; they are prepared as at deployment, and none is kept.
+        target: folder to write in one step: the networks of ``source`` and the int8 one; may be ``source``, in which
+            all other files stay.
+        calibration: images that show which values occur; they are prepared as at deployment, one at a time.
         evaluation: measures both networks; None leaves that out.
         max_drop: the largest loss that is accepted, in points (hundredths of the metric).
         threads: of the measurements.
-        first: the int8 network becomes the one that is opened unless another is asked for.
+        first: of its format, the int8 network is opened before the float32 one unless a precision is asked for.
         format_name: a key of ``QUANTIZERS``.
 
     Returns:
@@ -170,22 +170,30 @@ def quantize_export(
 
     Raises:
         LimitExceededError: the loss is larger; no file is left.
-        UserError: a package is missing, the export has no such network or was changed, ``target`` holds something
-            else than an export, or no image can be read.
+        UserError: a package is missing, the export has no such network or was changed, it is a classifier's and the
+            evaluation a detector's (or the other way round), ``target`` holds something else than an export, or no
+            image can be read.
     """
     check_request(max_drop, evaluation is not None, format_name)
     row = QUANTIZERS[format_name]
     folder, wanted = Path(source), Path(target)
     description = read_description(folder)
     check_target(wanted, description.classes, description.class_num)
+    detects = isinstance(description, DetectionDescription)
+    if evaluation is not None and (evaluation.metric == "AP") != detects:
+        kind = "a detector" if detects else "a classifier"
+        raise UserError(f"{folder}: is the export of {kind}, which has no {evaluation.metric}: name its own CONFIG")
     original, _ = choose(description, row.backend, EXACT)
     # It also checks the checksums of what will be quantised.
-    samples = _prepare(load(folder, row.backend, threads, precision=EXACT), description, calibration)
+    samples = Samples(load(folder, row.backend, threads, precision=EXACT), calibration)
     with atomic_folder(wanted) as temporary:
         earlier = (format_name, INT8)
         description.artefacts = [one for one in description.artefacts if (one.format, one.precision) != earlier]
-        for name in {name for artefact in description.artefacts for name in artefact.files}:
-            shutil.copyfile(folder / name, temporary / name)
+        if wanted.is_dir() and wanted.samefile(folder):
+            shutil.copytree(folder, temporary, symlinks=True, dirs_exist_ok=True)
+        else:
+            for name in {name for artefact in description.artefacts for name in artefact.files}:
+                shutil.copyfile(folder / name, temporary / name)
         row.quantize(folder, original, samples, temporary / row.files[0])
         artefact = Artefact(
             format=format_name,
@@ -195,7 +203,8 @@ def quantize_export(
             checksums={name: sha256_of(temporary / name) for name in row.files},
             computed_in=INT8,
         )
-        description.artefacts.insert(0 if first else len(description.artefacts), artefact)
+        place = description.artefacts.index(original) if first else len(description.artefacts)
+        description.artefacts.insert(place, artefact)
         description.folder = temporary
         # Written twice: the networks are opened from the folder as a user will open them.
         description.write()
@@ -214,26 +223,39 @@ def quantize_export(
     return description
 
 
-def _prepare(
-    predictor: AnyPredictor, description: Description | DetectionDescription, images: NamedImages
-) -> list[dict[str, np.ndarray]]:
-    """Prepares images as at deployment: for each the inputs of the network by name, with a batch of 1."""
-    samples = []
-    for name, image in images:
-        try:
-            prepared = predictor.prepare(image, name)
-        except ImageError as error:
-            logger.warning("not calibrated on %s", error)
-            continue
-        if isinstance(description, Description):
-            samples.append({"image": prepared[np.newaxis]})
-            continue
-        samples.append({"image": prepared.pixels[np.newaxis]})
-        if description.form.scaled:
-            samples[-1]["scale_factor"] = prepared.scale_factor[np.newaxis]
-    if not samples:
-        raise UserError("there is no image to calibrate on")
-    return samples
+class Samples(Sequence[dict[str, np.ndarray]]):
+    """The images that can be read, each as the inputs of the network by name, with a batch of 1.
+
+    They are prepared as at deployment, whenever one is asked for: 300 prepared ones of 640 px would take 1.5 GB.
+
+    Raises:
+        UserError: no image can be read.
+    """
+
+    def __init__(self, predictor: AnyPredictor, images: NamedImages) -> None:
+        self.predictor, self.images = predictor, []
+        for name, image in images:
+            try:
+                predictor.prepare(image, name)
+            except ImageError as error:
+                logger.warning("not calibrated on %s", error)
+            else:
+                self.images.append((name, image))
+        if not self.images:
+            raise UserError("there is no image to calibrate on")
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, index: int) -> dict[str, np.ndarray]:
+        name, image = self.images[index]
+        prepared = self.predictor.prepare(image, name)
+        if isinstance(self.predictor, Predictor):
+            return {"image": prepared[np.newaxis]}
+        inputs = {"image": prepared.pixels[np.newaxis]}
+        if self.predictor.form.scaled:
+            inputs["scale_factor"] = prepared.scale_factor[np.newaxis]
+        return inputs
 
 
 def quantize_openvino(folder: Path, artefact: Artefact, samples: Sequence[dict[str, np.ndarray]], target: Path) -> None:
@@ -264,7 +286,7 @@ def quantize_openvino(folder: Path, artefact: Artefact, samples: Sequence[dict[s
     try:
         quantized = nncf.quantize(
             network,
-            nncf.Dataset(list(samples)),
+            nncf.Dataset(samples),
             subset_size=len(samples),
             ignored_scope=nncf.IgnoredScope(names=behind_last_layers(network), validate=False),
         )

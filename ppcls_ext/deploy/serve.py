@@ -36,6 +36,7 @@ from ppcls_ext.preprocess.decode import TooManyPixelsError, header_of
 from ppcls_ext.preprocess.samples import AnyRange
 from ppcls_ext.runtime import BACKENDS, DetectionPredictor, Predictor
 from ppcls_ext.runtime.predictor import RECOMMENDED, threshold_of
+from ppcls_ext.runtime.report import results_of
 from ppcls_ext.utils.errors import UserError, suggestion
 
 logger = logging.getLogger(__name__)
@@ -48,7 +49,7 @@ PREVIEW_SIDE, LOSSLESS_PIXELS = 1280, 256 * 256
 # Headers and boundaries of a form around the picture.
 FORM_OVERHEAD = 16_384
 # Pictures in memory at a time, seconds that a request waits for a place, and seconds of grace when the server stops.
-PLACES, PATIENCE, FAREWELL = 8, 20.0, 10.0
+MOST_AT_A_TIME, WAIT_SECONDS, STOP_SECONDS = 8, 20.0, 10.0
 HEADERS = {
     "X-Content-Type-Options": "nosniff", "X-Frame-Options": "DENY", "Referrer-Policy": "no-referrer",
     "Cross-Origin-Resource-Policy": "same-origin", "Cache-Control": "no-store",
@@ -80,9 +81,14 @@ class OneThread:
             self.executor.shutdown()
             raise
 
-    def __call__(self, *args: Any, **options: Any) -> Any:
-        """Predicts as the predictor does; RuntimeError or CancelledError once it is closed."""
-        return self.executor.submit(self.predictor, *args, **options).result()
+    def __call__(self, images: list[Any], **options: Any) -> tuple[list[Any], float]:
+        """Returns what the predictor does and its seconds, without the wait for other calls; RuntimeError or
+        CancelledError once it is closed."""
+        return self.executor.submit(self._timed, images, **options).result()
+
+    def _timed(self, images: list[Any], **options: Any) -> tuple[list[Any], float]:
+        started = time.perf_counter()
+        return self.predictor(images, **options), time.perf_counter() - started
 
     def __enter__(self) -> OneThread:
         return self
@@ -103,7 +109,7 @@ def is_loopback(host: str) -> bool:
 
 def create_app(
     model: OneThread, host: str = "127.0.0.1", megabytes: float = 20.0, megapixels: float = 50.0,
-    patience: float = PATIENCE,
+    patience: float = WAIT_SECONDS,
 ) -> flask.Flask:  # fmt: skip
     """Builds the application: ``/`` is the page, POST ``/predict`` answers a picture, GET ``/model`` and ``/health``.
 
@@ -113,7 +119,7 @@ def create_app(
             was made to lead here (DNS rebinding) could otherwise use a visitor's browser to read the answers.
         megabytes: largest file, in units of 1,000,000 bytes.
         megapixels: largest width times height, read from the header before anything is decoded.
-        patience: seconds that a request waits while ``PLACES`` others are answered, before it gets a 503.
+        patience: seconds that a request waits while ``MOST_AT_A_TIME`` others are answered, before it gets a 503.
 
     Raises:
         UserError: a limit is not positive, or larger than the decoder's own.
@@ -124,7 +130,7 @@ def create_app(
     predictor = model.predictor
     detects = isinstance(predictor, DetectionPredictor)
     page = importlib.resources.files("ppcls_ext.deploy").joinpath("serve.html").read_text(encoding="utf-8")
-    places = threading.BoundedSemaphore(PLACES)
+    places = threading.BoundedSemaphore(MOST_AT_A_TIME)
     most_bytes, most_pixels = round(megabytes * 1e6), round(megapixels * 1e6)
 
     app = flask.Flask(__name__, static_folder=None)
@@ -234,24 +240,16 @@ def create_app(
         if len(data) > most_bytes:
             flask.abort(413, too_large(len(data)))
         kind = check_picture(data, most_pixels)
-        started = time.perf_counter()
-        (prediction,) = model([data], **options)
+        (prediction,), seconds = model([data], **options)
         if prediction.error is not None:
             refuse(prediction.error)
         answer = {
             "task": "detection" if detects else "classification", "model": predictor.model_name, "file": name,
-            "type": kind, "milliseconds": round(1000 * (time.perf_counter() - started), 1),
+            "type": kind, "milliseconds": round(1000 * seconds, 1),
         }  # fmt: skip
         if preview:
             answer["preview"] = preview_of(data, getattr(predictor, "enhance", None), predictor.value_range)
-        if not detects:
-            rows = zip(prediction.class_ids, prediction.labels, prediction.scores, strict=True)
-            return {**answer, "predictions": [dict(zip(("class_id", "label", "score"), row, strict=True))
-                                              for row in rows]}  # fmt: skip
-        rows = zip(prediction.labels.tolist(), prediction.scores.tolist(), prediction.boxes.tolist(), strict=True)
-        rows = [{"class_id": index, "label": predictor.label(index), "score": score, "box": box}
-                for index, score, box in rows]  # fmt: skip
-        return {**answer, "width": prediction.width, "height": prediction.height, "detections": rows}
+        return {**answer, **results_of(prediction, predictor)}
 
     return app
 
@@ -371,7 +369,8 @@ def listen(app: flask.Flask, host: str, port: int) -> BaseWSGIServer:
         name = errno.errorcode.get(error.errno or 0, "")
         raise UserError(reasons.get(name, f"--host {host} --port {port}: {error.strerror or error}")) from error
     with listening:
-        return make_server(host, port, app, threaded=True, request_handler=RequestHandler, fd=listening.fileno())
+        # Of an address, not of a name, Werkzeug knows the family.
+        return make_server(address[0], port, app, threaded=True, request_handler=RequestHandler, fd=listening.fileno())
 
 
 def run_until_interrupted(server: BaseWSGIServer) -> None:
@@ -379,6 +378,6 @@ def run_until_interrupted(server: BaseWSGIServer) -> None:
     with contextlib.suppress(KeyboardInterrupt):
         server.serve_forever(poll_interval=0.2)
     server.server_close()
-    deadline = time.monotonic() + FAREWELL
-    for _ in range(PLACES):
+    deadline = time.monotonic() + STOP_SECONDS
+    for _ in range(MOST_AT_A_TIME):
         server.app.extensions["places"].acquire(timeout=max(0.0, deadline - time.monotonic()))

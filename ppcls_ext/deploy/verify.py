@@ -54,7 +54,7 @@ class MismatchError(Exception):
 Comparison = Callable[[Mapping[str, Any], PrecisionRow], dict[str, Any]]
 
 
-def all_runs(inputs: Mapping[str, Any]) -> dict[str, list[Any]]:
+def single_and_batched(inputs: Mapping[str, Any]) -> dict[str, list[Any]]:
     """Returns batches of prepared images of one shape by a name for messages: one by one, and all as one batch."""
     return {**{name: [one] for name, one in inputs.items()}, f"all {len(inputs)} images at once": [*inputs.values()]}
 
@@ -84,7 +84,7 @@ def relative_error(outputs: np.ndarray, expected: np.ndarray) -> float:
     return float((difference / np.maximum(scale, np.finfo(np.float32).tiny)).max())
 
 
-def decided(expected: np.ndarray, tolerance: float) -> np.ndarray:
+def has_clear_best_class(expected: np.ndarray, tolerance: float) -> np.ndarray:
     """Tells the images (``bool`` ``[N]``) whose best class the model tells from the second by more than rounding can
     turn round; ``expected`` are its logits ``[N, C]``. False everywhere for a single class.
     """
@@ -95,7 +95,7 @@ def decided(expected: np.ndarray, tolerance: float) -> np.ndarray:
 
 
 class ClassifierComparison:
-    """Compares logits, and the best class of images about which the model is decided.
+    """Compares logits, and the best class of images for which the model's is clear.
 
     Args:
         model: the model as trained.
@@ -105,7 +105,7 @@ class ClassifierComparison:
 
     def __init__(self, model: Backend, inputs: Mapping[str, np.ndarray], tolerance: float | None = None) -> None:
         self.names, self.tolerance = list(inputs), tolerance
-        self.batches = {run: np.stack(images) for run, images in all_runs(inputs).items()}
+        self.batches = {run: np.stack(images) for run, images in single_and_batched(inputs).items()}
         self.expected = {run: model.run(batch) for run, batch in self.batches.items()}
 
     def __call__(self, engines: Mapping[str, Backend], limits: PrecisionRow = FLOAT32) -> dict[str, Any]:
@@ -125,7 +125,7 @@ class ClassifierComparison:
                 if not error <= tolerance:
                     raise MismatchError(f"relative error {error:.1e}, allowed {tolerance:.0e}")
                 same = outputs.argmax(axis=1) == expected.argmax(axis=1)
-                if not same[decided(expected, tolerance)].all():
+                if not same[has_clear_best_class(expected, tolerance)].all():
                     raise MismatchError("another best class")
             errors[name].append(error)
             agreements[name] += same.tolist()
@@ -175,7 +175,7 @@ class DetectorComparison:
         self, model: DetectionBackend, anchors: DetectionBackend | None, inputs: Mapping[str, Prepared],
         form: OutputForm,
     ) -> None:  # fmt: skip
-        self.names, self.form, self.runs = list(inputs), form, all_runs(inputs)
+        self.names, self.form, self.runs = list(inputs), form, single_and_batched(inputs)
         self.batches = {
             run: (np.stack([one.pixels for one in batch]), np.stack([one.scale_factor for one in batch]))
             for run, batch in self.runs.items()

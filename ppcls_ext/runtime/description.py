@@ -100,10 +100,10 @@ class OutputForm:
 
     @property
     def suppression(self) -> str:
-        """Where overlapping boxes are thinned out, for people: ``inside``, ``outside`` or ``not needed``."""
+        """Where overlapping boxes are thinned out (NMS): ``in the file``, ``by the runtime`` or ``none needed``."""
         if not isinstance(self.selection, NmsSettings):
-            return "not needed"
-        return "inside" if self.final else "outside"
+            return "none needed"
+        return "in the file" if self.final else "by the runtime"
 
     @property
     def outputs(self) -> list[str]:

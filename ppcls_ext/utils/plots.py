@@ -77,7 +77,7 @@ def _new_figure(width: float, height: float, title: str = "") -> Figure:
 def _save(figure: Figure, path: str | Path) -> None:
     prepare_figure(figure)
     with atomic_path(path) as temporary:
-        figure.savefig(temporary, dpi=120)
+        figure.savefig(temporary, dpi=120, format="png")
 
 
 def _say(axes: Axes, text: str) -> None:

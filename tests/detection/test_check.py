@@ -104,11 +104,15 @@ def drop_field(list_name: str, number: int, field: str) -> Callable[[Frames], No
         (drop_field("images", 0, "width"), "image_without_size", "warning", "width null, height 80"),
         (set_field("images", 0, width=80, height=96), "wrong_size", "error", "(turned by a quarter?)"),
         (lambda frames: frames.train["images"].append("x"), "malformed_image", "error", "images[18]"),
+        (
+            lambda frames: frames.train["images"].append(dict(frames.train["images"][0])),
+            "duplicate_file_name", "warning", "image 1 (train_00.png) is listed 2 times",
+        ),
         (crowd_image, "all_crowd", "warning", ""),
         (lambda frames: frames.image("train_03.png").unlink(), "missing_image", "error", ""),
         (lambda frames: frames.image("train_03.png").write_bytes(b"<html>"), "corrupt_image", "error", "an HTML page"),
     ],
-)
+)  # fmt: skip
 def test_a_fault_is_found_alone(
     frames: Frames, spoil: Callable[[Frames], Any], kind: str, severity: str, words: str
 ) -> None:

@@ -139,7 +139,7 @@ def test_description_of_a_detector_with_nms(exports: dict[str, Path], frames: li
 def test_description_of_a_detector_without_nms(exports: dict[str, Path]) -> None:
     description = read_description(exports["yolov10 final"])
     assert description.form == OutputForm(TopkSettings(300), final=True, scaled=False)
-    assert description.form.suppression == "not needed"
+    assert description.form.suppression == "none needed"
     document = description.to_document()
     assert document["postprocess"] == {"name": "TopK", "in_graph": True, "keep": 300}
     assert "scale_factor" not in document["input"]

@@ -263,6 +263,18 @@ def test_the_size_that_a_picture_has_counts(tmp_path: Path) -> None:
     assert checked.sets["Train"].boxes.boxes[:4].tolist() == kept
 
 
+def test_a_picture_that_is_smaller_than_stated(tmp_path: Path) -> None:
+    frames = Frames(tmp_path)
+    frames.train["images"][0] |= {"width": 2 * WIDTH, "height": 2 * HEIGHT}
+    frames.train["annotations"][1]["bbox"] = [WIDTH + 10, HEIGHT + 10, 30, 24]
+    frames.write()
+    ledger = Ledger()
+    opened = open_coco(frames.annotations("train"), frames.root / "images", ledger)
+    assert [box.xywh for box in opened.frames[0].boxes] == [(10, 8, 30, 24)]
+    assert (opened.frames[0].width, opened.frames[0].height) == (WIDTH, HEIGHT)
+    assert ledger.kinds("rejected") == {"box_outside": 1}
+
+
 def test_categories_that_are_listed_twice(tmp_path: Path) -> None:
     categories = [
         {"id": 1, "name": "cube"}, {"id": 1, "name": "cube"}, {"id": 2, "name": "ball"}, {"id": 5, "name": "Cube"},

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import zlib
 from pathlib import Path
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 
 from detection.annotations import CLASS_SETS
+from detection.prepare.stored import write_stored
 from detection.synthetic import CLASSES, synthetic_frame, write_synthetic
 
 # Of the boxes and classes of the first 40 frames of seed 0. Changes with every change of the scenes, which is then
@@ -91,6 +93,13 @@ def test_layout_ids_and_pictures(tmp_path):
     assert first["sonar"] == expected.sonar and (first["width"], first["height"]) == (96, 96)
     boxes = [entry["bbox"] for entry in parts["train"]["annotations"] if entry["image_id"] == first["id"]]
     assert boxes == expected.boxes.tolist()
+
+
+def test_a_full_disk_is_told_with_its_number(tmp_path):
+    (tmp_path / "a.png").symlink_to("/dev/full")
+    with pytest.raises(OSError) as caught:
+        write_stored(tmp_path / "a", np.random.default_rng(0).integers(0, 256, (99, 99), dtype=np.uint8))
+    assert caught.value.errno == errno.ENOSPC
 
 
 def test_same_seed_same_files_and_validation_does_not_depend_on_training(tmp_path):

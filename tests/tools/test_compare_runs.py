@@ -52,6 +52,8 @@ def test_classifiers_are_compared_by_top1_but_not_with_detectors(tmp_path: Path)
     assert "compare runs of one kind" in refusal(tmp_path, "compare_runs.py", classifier, detector)
     none = write_run(tmp_path / "none", [])
     assert "no epoch was evaluated yet" in refusal(tmp_path, "compare_runs.py", none)
+    log.write_text(log.read_text().replace('"top1"', '"top3"'), encoding="utf-8")
+    assert "or none by AP or top-1 (topk of Metric.Eval)" in refusal(tmp_path, "compare_runs.py", classifier)
 
 
 def result(row: str, seed: int, ap: float | None, **changes: Any) -> dict[str, Any]:
@@ -187,10 +189,12 @@ def test_a_page_without_a_place_for_its_table_is_one_line(page: Path, text: str,
         ([], "name runs or results files to compare, or else a page with --page"),
         (["a", "--check"], "--check goes with --page"),
         (["a", "b", "--record", "c.json"], "--record: name a file for each of the 2 runs"),
+        (["a", "--output", "runs"], "--output runs: must end in .png"),
+        (["a.json", "--latency-chart", "c.txt"], "--latency-chart c.txt: must end in .png"),
     ],
 )
 def test_options_that_do_not_go_together(tmp_path: Path, arguments: list[str], message: str) -> None:
-    assert message in refusal(tmp_path, "compare_runs.py", *arguments)
+    assert message in refusal(tmp_path, "compare_runs.py", *arguments) and not list(tmp_path.iterdir())
 
 
 def test_committed_results_are_drawn_without_the_runs(page: Path, capsys) -> None:

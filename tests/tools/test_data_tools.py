@@ -66,8 +66,10 @@ def test_errors_in_boxes_leave_with_1_and_one_line_a_kind(tmp_path: Path, tool: 
     for number in range(5):
         frames.train["annotations"][number]["bbox"][2] = 0.0
     frames.image("val_00.png").unlink()
-    arguments = ("-c", frames.write_config(), "--output", tmp_path / "out", "-o", "num_classes=4", "--workers", "0")
-    result = tool(check_data, *arguments)
+    arguments = ("-c", frames.write_config(), "--output", tmp_path / "out", "-o", "num_classes=4", "--workers")
+    result = tool(check_data, *arguments, "few")
+    assert result.status == 2 and "argument --workers: must be 0, 1, 2, ..., got 'few'" in result.err
+    result = tool(check_data, *arguments, "0")
     assert result.status == 1
     assert "training: 18 images with 31 boxes of 3 classes" in result.lines
     assert "validation: 6 images with 12 boxes of 3 classes" in result.lines
@@ -80,7 +82,7 @@ def test_errors_in_boxes_leave_with_1_and_one_line_a_kind(tmp_path: Path, tool: 
     report = json.loads((tmp_path / "out" / "check.json").read_text())
     assert [finding["count"] for finding in report["findings"][:3]] == [1, 5, 1]
     frames.annotations("val").unlink()
-    result = tool(check_data, *arguments)
+    result = tool(check_data, *arguments, "0")
     assert result.status == 1
     assert f"{frames.annotations('val')}: the annotation file does not exist" in result.out
 

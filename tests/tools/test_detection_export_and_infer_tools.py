@@ -64,7 +64,7 @@ def project(tmp_path_factory):
     (root / "data" / "images" / "sound.wav").write_bytes(b"RIFF")
     options = ("-c", "tiny.yml", "-o", WEIGHTS, "image_size=96", "--output", "export")
     printed = output_of("export_model.py", *options, folder=root)
-    assert "96 x 96 px, suppression inside" in printed
+    assert "96 x 96 px, NMS: in the file" in printed
     assert "Paddle Inference, oneDNN off: " in printed
     return root
 

@@ -118,12 +118,13 @@ def test_weights_explain_themselves_and_describe_images(project):
     ("tool", "arguments", "message"),
     [
         ("export_model.py", "--format onnx --precision bf16", "'onnx' cannot be written in bf16; what works is paddle"),
-        ("export_model.py", "--precision int8", "int8 is written for openvino and onnx, not for paddle: add --format"),
+        ("export_model.py", "--precision int8", "int8 is written for openvino and onnx, not for paddle: change"),
         ("infer.py", "", "give either --model DIR"),
         ("infer.py", "--model export --input phots", "--input phots: no such file or folder"),
         ("infer.py", "--model export --input photos --backend openvino", "has nothing for openvino, it holds"),
         ("infer.py", "--model export --input photos/broken.png", "broken.png: is no picture but a text file named"),
         ("infer.py", "--model export --input photos --save why --explain", "--explain needs weights (-c CONFIG -o"),
+        ("infer.py", "-c config.yaml --tile 64 --neighbours a.png", "--neighbours looks at whole pictures: leave out"),
         ("infer.py", f"-c config.yaml -o {WEIGHTS} --input photos --save why --explain digit1", "mean 'digit 1'"),
     ],
 )

@@ -12,6 +12,11 @@ import numpy as np
 import pytest
 import yaml
 
+from ppcls_ext.arch.flops import count_model
+from ppcls_ext.deploy import benchmark as deploy_benchmark
+from ppcls_ext.runtime.description import Artefact, DetectionDescription, OutputForm
+from ppcls_ext.utils import workers
+from ppcls_ext.utils.errors import UserError
 from ppcls_ext.utils.files import write_json
 from ppcls_ext.weights import read_weights
 from tests.support.card_runs import NARROW
@@ -20,7 +25,7 @@ from tests.support.deployment import export_small
 from tests.support.detection_configs import write_config as write_detector
 from tests.support.detectors import tiny_config
 from tests.support.foreign_convnext import ForeignConvNeXt
-from tests.support.runs import ROOT, output_of, refusal, small_config, start_tool, write_config
+from tests.support.runs import ROOT, output_of, refusal, run_here, small_config, start_tool, write_config
 from tests.support.serving import export_colours, picture
 from tests.support.torch_files import Call, write_archive
 
@@ -69,6 +74,61 @@ def test_the_inference_engines_are_compared(tmp_path: Path) -> None:
 def test_training_steps_of_the_engines_are_compared(tmp_path: Path) -> None:
     printed = output_of("benchmark.py", "training", "--model", "ConvNeXtV1_tiny", "--rounds", "1", folder=tmp_path)
     assert "| ConvNeXtV1_tiny, 64 px, batch 16 |" in printed and "Not measured" not in printed
+
+
+def test_training_steps_of_which_ours_fails_are_reported_all_the_same(tmp_path: Path, monkeypatch, capsys) -> None:
+    def measure(subjects: list[workers.Subject], *_: object, **__: object) -> None:
+        for subject in subjects:
+            subject.seconds, subject.facts = [0.5], {"flops": 1e9}
+            subject.failure = "the process ended with signal 9" if subject.arguments.get("kernels") == "auto" else None
+
+    monkeypatch.setattr(workers, "measure_interleaved", measure)
+    monkeypatch.delenv("PADDLECLAS_DIR", raising=False)
+    assert run_here(tmp_path, "benchmark.py", "training", "--model", "EConvNeXt_mini")[0] == 0
+    printed = capsys.readouterr().out
+    assert "| EConvNeXt_mini, 32 px, batch 16 | - | 32.0 | - |" in printed
+    assert "\n\nNot measured:\n\n- EConvNeXt_mini, 32 px, batch 16, ours: the process ended with signal 9\n" in printed
+    line = refusal(tmp_path, "benchmark.py", "training", "--model", "EConvNeXt_mini", "Typo")
+    assert line.startswith("error: training: --model Typo: must be among EConvNeXt_mini, ConvNeXtV1_tiny, PP-YOLOE-S")
+
+
+def test_an_export_of_a_detector_that_fails_does_not_end_the_others(tmp_path: Path, monkeypatch, capsys) -> None:
+    network = Artefact(format="paddle", precision="fp32", model_file="a.json", weights_file=None, checksums={})
+    for name in ("good", "bad"):
+        (tmp_path / name).mkdir()
+        DetectionDescription(
+            folder=tmp_path / name, model_name="Small", class_num=3, input_shape=[-1, 3, 64, 64], preprocess=[],
+            classes=None, form=OutputForm(), artefacts=[network],
+        ).write()  # fmt: skip
+
+    def measure(subjects: list[workers.Subject], *_: object, **__: object) -> None:
+        for subject in subjects:
+            subject.seconds, subject.facts = [0.5], {"boxes": 3}
+            subject.failure = "no answer within 600 s" if subject.arguments["folder"] == "bad" else None
+
+    monkeypatch.setattr(deploy_benchmark, "measure_interleaved", measure)
+    monkeypatch.chdir(tmp_path)
+    assert run_here(tmp_path, "benchmark.py", "detection", "--model", "bad", "good", "--output", "bench.md")[0] == 0
+    assert "| good | Small | 64 x 64 | none needed | 3 | 500.0 |" in capsys.readouterr().out
+    page = (tmp_path / "bench.md").read_text(encoding="utf-8")
+    assert page.endswith("\n\nNot measured:\n\n- bad: no answer within 600 s\n")
+    assert run_here(tmp_path, "benchmark.py", "detection", "--model", "bad")[0] == 2
+
+
+def test_parts_that_were_measured_are_kept_when_a_later_one_fails(tmp_path: Path, monkeypatch) -> None:
+    from classification.data import pipeline_benchmark
+
+    def fail(*_: object) -> None:
+        raise UserError("the disk is full")
+
+    side = {"milliseconds": {"DecodeImage": 1.0}, "images_per_second": 9, "images_per_second_without_decoding": 9,
+            "images": 1, "failed": 0}  # fmt: skip
+    monkeypatch.setattr(pipeline_benchmark, "run_pipeline_benchmark", lambda *_: {"ours": side})
+    monkeypatch.setattr(deploy_benchmark, "measure_models", fail)
+    monkeypatch.delenv("PADDLECLAS_DIR", raising=False)
+    assert refusal(tmp_path, "benchmark.py", "--output", "bench.md") == "error: the disk is full"
+    assert "## Input pipeline" in (tmp_path / "bench.md").read_text(encoding="utf-8")
+    assert list(json.loads((tmp_path / "bench.json").read_text(encoding="utf-8"))) == ["machine", "pipeline"]
 
 
 def test_a_benchmark_that_could_measure_nothing_is_an_error(tmp_path: Path) -> None:
@@ -146,6 +206,10 @@ def test_compound_scaling_prints_what_a_configuration_needs() -> None:
     assert "Arch: {name: EConvNeXt_mini, class_num: 10}" in lines
     assert "Arch: {name: EConvNeXt_mini, class_num: 10, depth_multiplier: 1.5, width_multiplier: 1.25}" in lines
     assert lines[-1] == "Global: {image_shape: [3, 96, 96]}"
+    # Of a small network, too, it is the ratio of the counts, not of what is left of them in the table.
+    counts = [count_model("EConvNeXt_mini", scaled, 32).flops for scaled in ({}, {"width_multiplier": 0.5})]
+    line = output_of("count.py", *MINI, "--image-size", "32", "--width", "0.5").splitlines()[2]
+    assert cells_of(line)[6] == f"{counts[1] / counts[0]:.2f}" == "0.27"
 
 
 # --- profile_model.py

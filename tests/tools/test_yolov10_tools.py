@@ -32,7 +32,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_weights(checkpoint / "model.pdparams", model.state_dict())
     (checkpoint / "state.json").write_text(json.dumps({"evaluated_weights": "model", "class_names": NAMES}))
     printed = output_of("export_model.py", "-c", "tiny.yml", "-o", CHECKPOINT, "--output", "export", folder=root)
-    assert "YOLOv10 with YOLOv10Backbone N, 3 classes, 64 x 64 px, suppression not needed" in printed
+    assert "YOLOv10 with YOLOv10Backbone N, 3 classes, 64 x 64 px, NMS: none needed" in printed
     return root
 
 

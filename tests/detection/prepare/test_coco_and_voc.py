@@ -174,6 +174,14 @@ def test_voc_folder_with_its_lists(tmp_path: Path) -> None:
         path.write_text(numbers.replace(" ", "\n"))
     result = imagefolder(source)
     assert (result.names("train"), result.names("val")) == ([f"{n}.jpg" for n in range(4)], ["4.jpg", "5.jpg"])
+    # Beside a validation list, that of the test may name what nobody annotated.
+    for old, new in (("trainval", "train"), ("test", "val")):
+        (path.parent / f"{old}.txt").rename(path.parent / f"{new}.txt")
+    write_image(source / "JPEGImages" / "6.jpg", seed=6)
+    path.write_text("6")
+    result = result_of("import", source, "--overwrite")
+    assert {part: len(result.names(part)) for part in result.parts} == {"train": 4, "val": 2}
+    assert result.reasons("listed_but_missing") == ["test.txt: lists 6, which is no annotated frame of the source"]
 
 
 @pytest.mark.parametrize("roots", [("set/images", "set/labels/xml"), ("", "xml")])

@@ -79,7 +79,7 @@ LINES = {
     ],
 )
 def test_yolo(tmp_path: Path, description: dict[str, Any] | None) -> None:
-    source = write_yolo(tmp_path / "raw", LINES, description)
+    source = write_yolo(tmp_path / "raw, 2024", LINES, description)
     (source / "README.txt").write_text("1 2 3\nexported by somebody\n")
     (source / "lists").mkdir()
     for part in ("train", "val"):
@@ -87,6 +87,8 @@ def test_yolo(tmp_path: Path, description: dict[str, Any] | None) -> None:
         (source / "lists" / f"{part}.txt").write_text("\n".join(names))
     if description is None:
         (source / "classes.txt").write_text("\n".join(NAMES))
+    else:
+        (source / "mkdocs.yml").write_text("emoji: !!python/name:material.extensions.emoji.to_svg\n")
     result = result_of(source)
     assert result.report["classes"] == NAMES
     assert sorted(result.names("train")) == ["b.png", "c.png", "images__train__a.png"]
@@ -97,17 +99,46 @@ def test_yolo(tmp_path: Path, description: dict[str, Any] | None) -> None:
     assert result.reasons("no_label_file") == ["all: 1 images have no text file: they show nothing"]
 
 
+def test_a_yolo_file_whose_first_line_is_faulty_is_the_images_all_the_same(tmp_path: Path) -> None:
+    faulty = ("0 0.5 0.5 0.5", "0 nan nan nan nan", "# by hand", "0,0.5,0.5,0.5")
+    lines = {f"images/{number}": f"{line}\n1 {MIDDLE}\n" for number, line in enumerate(faulty)}
+    result = result_of(write_yolo(tmp_path / "raw", {**lines, "images/a": f"0 {MIDDLE}"}, {"names": NAMES}))
+    assert all(result.boxes(f"{number}.png") == [("ball", [16, 12, 32, 24])] for number in range(len(faulty)))
+    assert result.kinds("rejected") == {"malformed_line": len(faulty)}
+    assert not result.reasons("no_label_file")
+
+
+def test_classes_that_are_called_by_numbers(tmp_path: Path) -> None:
+    names = ["1", "2", "0", "10"]
+    lines = {f"images/{number}": f"{number} {MIDDLE}" for number in range(len(names))}
+    # A name stands in the file of its own where it is no number.
+    source = write_yolo(tmp_path / "raw", {**lines, "images/x": f"cube {MIDDLE}"}, {"names": [*names, "cube"]})
+    result = result_of(source)
+    prepare("export", result.folder, "--to", "yolo", "--output", tmp_path / "out" / "yolo")
+    for read in (result, result_of(tmp_path / "out" / "yolo")):
+        found = [read.boxes(f"{number}.png")[0][0] for number in (*range(len(names)), "x")]
+        assert found == read.report["classes"] == [*names, "cube"]
+
+
 def test_mistakes_in_yolo_are_one_line(tmp_path: Path) -> None:
     source = write_yolo(tmp_path / "one", {"images/a": f"0 {MIDDLE}\n3 {MIDDLE}\n", "images/b": f"7 {MIDDLE}"})
     assert "neither data.yaml nor classes.txt" in error_of(source)
     message = error_of(source, "--classes", "cube,ball,tyre")
     assert f"{source / 'labels' / 'a.txt'}, line 2: class 3, but --classes names 0 cube, 1 ball, 2 tyre" in message
     assert message.endswith("(2 such boxes in all)")
+    (source / "data.yaml").write_text("names: [A, '-', a_]")
+    assert error_of(source).endswith("data.yaml: 'A' and 'a_' are the same name")
+    assert "--from yolo and --annotations exclude" in error_of(source, "--from", "yolo", "--annotations", "x.json")
     pixels = {f"images/{name}": "0 32 24 32 24" for name in "ab"}
     source = write_yolo(tmp_path / "three", pixels, {"train": "images", "val": "images", "names": NAMES})
     assert "2 of 2 boxes hold numbers above 1" in error_of(source)
     result = result_of(source, "--no-normalised", "--val-fraction", "0.5")
     assert result.boxes("a.png") == [("cube", [16, 12, 32, 24])]
+    (note,) = result.reasons("box_reading")
+    assert note == "all: boxes are read as pixels: 2 of 2 fit their pictures"
+    assert result.reasons("one_part") == [
+        "data.yaml: training and validation are the same images, so they are split anew here"
+    ]
 
 
 def test_yolo_of_turned_photographs_counts_upright(tmp_path: Path) -> None:
@@ -151,7 +182,7 @@ def test_labelme(tmp_path: Path) -> None:
 
 def test_cvat(tmp_path: Path) -> None:
     source = tmp_path / "raw"
-    for number, name in enumerate("abc"):
+    for number, name in enumerate("abcd"):
         write_image(source / "images" / f"{name}.png", seed=number)
     shapes = {
         "train\\a.png": '<box label="ball" xtl="10" ytl="8" xbr="30" ybr="28"><attribute name="x">1</attribute></box>'
@@ -178,13 +209,15 @@ def test_cvat(tmp_path: Path) -> None:
     assert outline == [5, 5, 20, 25]
     np.testing.assert_allclose(ellipse, [27, 14, 10, 20])
     assert result.boxes("c.png") == []
-    assert result.kinds("rejected") == {"no_area": 1}
+    assert result.kinds("rejected") == {"no_area": 1, "no_annotation": 1}
+    assert result.report["images"] == {"input": 4, "kept": 3, "rejected": 0, "left_out": 1}
 
 
 def test_roboflows_coco(tmp_path: Path) -> None:
     source = tmp_path / "raw"
     group = {"id": 0, "name": "things", "supercategory": "none"}
     categories = [group, *({"id": n, "name": name, "supercategory": "things"} for n, name in enumerate(NAMES, 1))]
+    categories.append({"id": 9, "name": "rare", "supercategory": "rare"})
     for number, part in enumerate(("train", "valid", "test")):
         name = f"{part}_png.rf.0123.png"
         write_image(source / part / name, seed=number)
@@ -192,7 +225,7 @@ def test_roboflows_coco(tmp_path: Path) -> None:
         write_coco(source / part / "_annotations.coco.json", [image_entry(0, name)], [entry], categories)
         write_image(source / part / "more.png", seed=number + 9)
     result = result_of(source)
-    assert result.report["classes"] == NAMES
+    assert result.report["classes"] == [*NAMES, "rare"]
     assert {part: len(result.names(part)) for part in result.parts} == {"train": 1, "val": 1, "test": 1}
     assert result.boxes("train_png.rf.0123.png") == [("cube", [5, 5, 10, 10])]
     files = [f"{part}/_annotations.coco.json" for part in ("test", "valid")]
@@ -229,8 +262,9 @@ def test_an_export_tells_what_it_cannot_write(tmp_path: Path, caplog: pytest.Log
     for name, number in (("a.png", 1), ("a.jpg", 2), ("b.png", 3)):
         write_image(source / "images" / name, seed=number)
     entries = [box_entry(1, 1), box_entry(2, 1, iscrowd=1, box=(20, 20, 9, 9)), box_entry(3, 2)]
-    write_coco(source / "annotations" / "train.json", [image_entry(1, "a.png"), image_entry(2, "a.jpg")], entries)
-    write_coco(source / "annotations" / "val.json", [image_entry(3, "b.png")], [box_entry(1, 3)])
+    images = [image_entry(1, "a.png"), image_entry(2, "a.jpg")]
+    write_coco(source / "annotations" / "instances_train.json", images, entries)
+    write_coco(source / "annotations" / "val_30.json", [image_entry(3, "b.png")], [box_entry(1, 3)])
     prepare("export", source, "--to", "yolo", "--output", tmp_path / "yolo")
     assert "1 boxes of crowds" in caplog.text
     assert "1 images that got another name" in caplog.text
@@ -256,8 +290,10 @@ def test_classes_are_renamed_merged_and_dropped_by_every_reader(tmp_path: Path) 
     renamed = [f"all: '{name}' is 'vehicle' (1 boxes)" for name in ("car", "Lorry")]
     assert result.reasons("renamed_class") == renamed
     assert result.reasons("dropped_class") == ["all: 'sky' (1 boxes)"]
-    prepare("imagefolder", source, "--classes", "vehicle,bike", "--output", tmp_path / "old", *changes)
-    assert Prepared(tmp_path / "old").report["classes"] == ["vehicle", "bike"]
+    for classes in ("vehicle,bike", "car,sky,bike"):
+        prepare("imagefolder", source, "--classes", classes, "--output", tmp_path / "old", "--overwrite", *changes)
+        assert Prepared(tmp_path / "old").report["classes"] == ["vehicle", "bike"]
+        assert [name for name, _ in Prepared(tmp_path / "old").boxes("a.png")] == ["vehicle", "vehicle"]
     for arguments, words in (
         (("--rename", "cra=vehicle"), "no class 'cra' (did you mean 'car'?); there are bike, car, Lorry, sky"),
         (("--rename", "car"), "must have the form OLD=NEW"),

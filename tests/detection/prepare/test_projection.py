@@ -21,13 +21,14 @@ MIDDLE, RIGHT = (78, 88, 82, 92), (95, 60, 125, 66)
 INSIDE = fan(SIZE, 208, 192)[2]
 
 
-def write_frames(folder: Path, box: tuple[int, int, int, int], extra: str = SONAR, bits: int = 8) -> Path:
-    """Two fans, dark but for what lies in the box."""
+def write_frames(folder: Path, box: tuple[int, int, int, int], extra: str = SONAR, white: float = 255) -> Path:
+    """Two fans, dark but for what lies in the box; ``white``: how large samples get (1: fractions)."""
     for number in range(2):
         pixels = np.where(INSIDE, 20 + number, 0).astype(np.uint8)
         pixels[box[1] : box[3], box[0] : box[2]] = 250
         folder.mkdir(exist_ok=True)
-        name, samples = ("png", pixels.astype(np.uint16) * 257) if bits == 16 else ("bmp", pixels)
+        name, kind = {255: ("bmp", np.uint8), 1: ("tiff", np.float32)}.get(white, ("png", np.uint16))
+        samples = (pixels * (white / 255)).astype(kind)
         cv2.imwrite(str(folder / f"{number}.{name}"), samples)
         write_voc(folder / f"{number}.xml", corners("cube", *box), size=(SIZE, SIZE), extra=extra)
     (folder.parent / "lists").mkdir(exist_ok=True)
@@ -47,7 +48,7 @@ def project(source: Path, form: str, *options: str) -> tuple[np.ndarray, list[fl
     image = coco["images"][0]
     pixels = cv2.imread(str(output / "images" / image["file_name"]), cv2.IMREAD_UNCHANGED)
     assert (image["width"], image["height"]) == pixels.shape[::-1]
-    assert image["file_name"].endswith(".png")
+    assert Path(image["file_name"]).suffix == (".tiff" if pixels.dtype == np.float32 else ".png")
     return pixels, coco["annotations"][0]["bbox"], image
 
 
@@ -57,10 +58,13 @@ def lit_box(pixels: np.ndarray) -> np.ndarray:
     return np.array([columns.min(), rows.min(), np.ptp(columns) + 1, np.ptp(rows) + 1])
 
 
-def test_there_and_back_the_middle_of_the_fan_stays_within_a_pixel(tmp_path: Path) -> None:
+@pytest.mark.parametrize("nearest", ["bottom", "top"])
+def test_there_and_back_the_middle_of_the_fan_stays_within_a_pixel(tmp_path: Path, nearest: str) -> None:
     source = write_frames(tmp_path / "raw", MIDDLE)
     rows, columns = np.nonzero(INSIDE)
-    project(source, "polar")
+    project(source, "polar", "--nearest", nearest)
+    with pytest.raises(UserError, match=r"0\.png: has the form polar already"):
+        project(tmp_path / "raw_polar", "polar")
     pixels, box, image = project(tmp_path / "raw_polar", "fan")
     expected = np.array([80.0, 90.0]) - (columns.min(), rows.min())
     found = lit_box(pixels)
@@ -71,7 +75,7 @@ def test_there_and_back_the_middle_of_the_fan_stays_within_a_pixel(tmp_path: Pat
     assert np.abs(np.subtract(pixels.shape, again.shape)).max() <= 1
     height, width = np.minimum(pixels.shape, again.shape)
     assert ((pixels[:height, :width] > 0) != again[:height, :width]).mean() < 0.02
-    assert image["sonar"]["projection"] == "fan"
+    assert image["sonar"]["projection"] == "fan" and "nearest" not in image["sonar"]
 
 
 def test_rows_of_a_polar_frame_are_ranges_and_its_boxes_hold_the_whole_object(tmp_path: Path) -> None:
@@ -90,13 +94,15 @@ def test_rows_of_a_polar_frame_are_ranges_and_its_boxes_hold_the_whole_object(tm
     assert image["sonar"]["nearest"] == "top"
 
 
-def test_what_is_not_in_the_annotations_comes_from_options(tmp_path: Path) -> None:
-    source = write_frames(tmp_path / "raw", RIGHT, extra="", bits=16)
+@pytest.mark.parametrize("white", [65535, 4095, 1023, 1])
+def test_what_is_not_in_the_annotations_comes_from_options(tmp_path: Path, white: float) -> None:
+    source = write_frames(tmp_path / "raw", RIGHT, extra="", white=white)
     options = ("--opening-angle", str(OPENING_DEGREES), "--range", str(NEAREST), str(FARTHEST))
     pixels, _, image = project(source, "polar", *options)
-    assert pixels.dtype == np.uint16 and pixels.max() == 250 * 257
+    assert pixels.dtype == (np.float32 if white == 1 else np.uint16)
+    assert pixels.max() == pytest.approx(250 / 255 * white, abs=1)
     assert image["sonar"]["range_window"] == [NEAREST, FARTHEST]
-    with pytest.raises(UserError, match=r"0\.png: its annotation tells no .*--opening-angle DEGREES.*--range NEAR FAR"):
+    with pytest.raises(UserError, match=r"0\.\w+: its annotation tells no .*--opening-angle DEGREES.*--range NEAR FAR"):
         project(source, "polar", "--opening-angle", "60")
     with pytest.raises(UserError, match=r"lit part of the frames, .*is no fan of 150 degrees from 0\.8 to 6 m"):
         project(source, "polar", "--opening-angle", "150", *options[2:])

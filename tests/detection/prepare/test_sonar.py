@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 
@@ -208,6 +209,15 @@ def test_unlabelled_frames_become_a_test_part(tmp_path: Path) -> None:
     assert result.report["images"] == {"input": 9, "kept": 9, "rejected": 0, "left_out": 0}
 
 
+def test_a_class_called_by_a_hyphen_is_not_that_of_boxes_without_a_name(tmp_path: Path) -> None:
+    raw = sound_folder(tmp_path / "raw")
+    write_voc(raw / "BoxAnnotations" / "frame_0.xml", corners("-", 5, 6, 25, 36), corners("", 30, 6, 50, 36))
+    prepare("sonar", raw, "--classes", "cube,-", "--output", tmp_path / "prepared")
+    result = Prepared(tmp_path / "prepared")
+    assert result.boxes("frame_0.png") == [("-", [5, 6, 20, 30])]
+    assert result.reasons("unknown_class") == ["BoxAnnotations/frame_0.xml: object 2 (no name): has no class name"]
+
+
 def test_classes_must_be_given_and_are_suggested(tmp_path: Path) -> None:
     raw = sound_folder(tmp_path / "raw")
     write_voc(raw / "BoxAnnotations" / "frame_0.xml", corners("human_body", 5, 6, 25, 36))
@@ -251,6 +261,13 @@ def test_nested_subsets_of_the_training_frames(tmp_path: Path) -> None:
         numbers = {int(image["file_name"][6:-4]) // 2 for image in smaller["images"]}
         assert len(numbers) == frames / 2
         assert {box["image_id"] for box in smaller["annotations"]} == {image["id"] for image in smaller["images"]}
+    # As a source, such a set is its whole parts.
+    again = {"import": (), "sonar": ("--classes", "cube"), "tile": ("--tile", WIDTH)}
+    for command, arguments in again.items():
+        prepare(command, result.folder, "--output", tmp_path / command, *arguments)
+        files = (tmp_path / command / "annotations").glob("*.json")
+        images = {file.stem: len(json.loads(file.read_text())["images"]) for file in files}
+        assert images == {part: len(entries["images"]) for part, entries in plain.items()}, command
 
 
 def test_only_a_prepared_folder_is_replaced_and_only_when_asked(tmp_path: Path) -> None:

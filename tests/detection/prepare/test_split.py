@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from detection.prepare.split import LARGEST_SHARE, THRESHOLDS, group_frames, look_of
+from detection.prepare.split import BLOCK, LARGEST_SHARE, THRESHOLDS, group_frames, look_of
 from ppcls_ext.utils.errors import UserError
 from tests.support.raw_data import Prepared, corners, frame, prepare, write_image, write_voc
 
@@ -112,6 +113,17 @@ def test_frames_that_all_look_the_same_cannot_be_split(tmp_path: Path) -> None:
         write_voc(raw / f"{number}.xml", corners("cube", 5, 6, 25, 36))
     with pytest.raises(UserError, match="all 5 frames look nearly the same"):
         prepared(raw)
+
+
+def test_frames_that_are_all_alike_take_memory_by_their_number_not_by_their_pairs() -> None:
+    looks = np.random.default_rng(0).standard_normal((1, 1024)) + np.zeros((3 * BLOCK, 1))
+    looks = (looks / np.linalg.norm(looks, axis=1, keepdims=True)).astype(np.float32)
+    tracemalloc.start()
+    groups, _ = group_frames(looks)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert not groups.any()
+    assert peak < 100e6, f"{peak / 1e6:.0f} MB; all pairs take 20 bytes each"
 
 
 def test_threshold_rises_where_a_scene_hardly_changes() -> None:

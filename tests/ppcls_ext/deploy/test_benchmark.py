@@ -109,6 +109,17 @@ def test_exports_are_kept_until_code_changes_and_failures_are_reasons(tmp_path, 
     assert len(asked) == 5
 
 
+def test_a_change_of_a_base_file_makes_other_exports(tmp_path):
+    base, config, digests = tmp_path / "my base.yml", tmp_path / "small.yml", set()
+    config.write_text("_BASE_: ['my base.yml']\nTrainDataset: !COCODataSet {}\n")
+    for depth in (1, 1, 2):
+        # A base that leads back to the file is the exporter's to refuse.
+        base.write_text(f"_BASE_: [small.yml]\ndepth_mult: {depth}\n")
+        benchmark.export_digest.cache_clear()
+        digests.add(benchmark.export_digest(str(config)))
+    assert len(digests) == 2
+
+
 def test_the_mean_pooled_form_computes_the_same_with_other_operators():
     import paddle
 
@@ -124,6 +135,11 @@ def test_the_mean_pooled_form_computes_the_same_with_other_operators():
         np.testing.assert_allclose(model(images).numpy(), expected, rtol=1e-4, atol=1e-6)
     names = [type(layer).__name__ for layer in model.sublayers()]
     assert "MeanPool" in names and "GlobalAveragePool" not in names
+    foreign = paddle.nn.Sequential(paddle.nn.AdaptiveAvgPool2D((1, 1)), paddle.nn.AdaptiveAvgPool2D(2))
+    benchmark.use_mean_pooling(foreign)
+    assert [type(layer).__name__ for layer in foreign] == ["MeanPool", "AdaptiveAvgPool2D"]
+    with pytest.raises(UserError, match="has no global average pool to exchange"):
+        benchmark.use_mean_pooling(foreign)
 
 
 # Measuring

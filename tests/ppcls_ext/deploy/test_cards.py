@@ -21,7 +21,7 @@ from ppcls_ext.deploy.cards import (
 )
 from ppcls_ext.utils.errors import UserError
 from ppcls_ext.utils.files import sha256_of, write_json
-from tests.support.card_runs import NAMES, NARROW, write_benchmark, write_export, write_run
+from tests.support.card_runs import NAMES, NARROW, history, write_benchmark, write_export, write_run
 
 # Counting is tested once; other cards take these.
 COUNTS = Counts((3, 32, 32), {"stem": (1000, 2_000_000), "head": (500, 3_000)})
@@ -85,8 +85,21 @@ def test_a_checkpoint_and_an_unfinished_run_say_what_they_do_not_know(run: Path,
     report = {"epochs": 1, "history": [], "best": None}
     card = card_of(write_run(tmp_path / "other", report=report))
     assert "The training was not finished: 1 of 2 epochs." in card
+    stopping = {"stopped": True, "reason": "top1 has not risen above 0.9375 (epoch 1) in 1 evaluation"}
+    card = card_of(write_run(tmp_path / "early", report={"epochs": 1, "early_stopping": stopping}))
+    assert "The training stopped early, after 1 of 2 epochs: top1 has not risen above" in card
     (run / "report.json").unlink()
     assert "how the run ended is not recorded" in card_of(run)
+
+
+@pytest.mark.parametrize(("step", "figure"), [(0, "| top-1 | 10.00 % |"), (7, "**Measured**: not measured.")])
+def test_a_later_checkpoint_has_the_figures_of_its_own_epoch(run: Path, step: int, figure: str) -> None:
+    folder = run / "checkpoints" / "latest"
+    shutil.copytree(run / "checkpoints" / "epoch_0001", folder)
+    state = json.loads((folder / "state.json").read_text(encoding="utf-8"))
+    write_json(folder / "state.json", state | {"epoch": 2, "step": step, "history": history(0.8125, 0.9375)})
+    card = card_of(folder)
+    assert figure in section(card, "Accuracy") and "93.75" not in card and "was chosen among" not in card
 
 
 def test_machine_paths_stay_out(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ import yaml
 from ppcls_ext.deploy import quantize
 from ppcls_ext.deploy.quantize import Evaluation, LimitExceededError, check_request, quantize_export
 from ppcls_ext.runtime import load
+from ppcls_ext.runtime.backends import choose
 from ppcls_ext.runtime.description import Artefact
 from ppcls_ext.utils.errors import UserError
 from ppcls_ext.utils.files import sha256_of
@@ -122,14 +124,52 @@ def test_int8_for_onnx_runtime_stands_beside_that_for_openvino(quantized, judged
     assert len(weights) > 4 and set(weights) == {onnx.TensorProto.INT8}
 
 
-def test_what_loses_too_much_leaves_no_file(export: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+@pytest.fixture
+def copying(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is quantised: where only its surroundings matter, a copy will do."""
+
     def copy(folder: Path, artefact: Artefact, samples: object, target: Path) -> None:
         for name in artefact.files:
             target.with_suffix(Path(name).suffix).write_bytes((folder / name).read_bytes())
 
+    for name, row in quantize.QUANTIZERS.items():
+        monkeypatch.setitem(quantize.QUANTIZERS, name, row._replace(quantize=copy, packages=()))
+
+
+@pytest.mark.usefixtures("copying")
+def test_int8_alone_is_what_every_engine_opens_and_other_files_stay(export: Path, tmp_path: Path):
+    class Task:
+        """A task module whose model is exported already."""
+
+        @staticmethod
+        def load_trained(config: None) -> SimpleNamespace:
+            return SimpleNamespace(export=lambda target, **options: shutil.copytree(export, target))
+
+        @staticmethod
+        def evaluation_of(config: None) -> None:
+            return None
+
+        @staticmethod
+        def calibration_images(config: None, count: int) -> list[tuple[str, np.ndarray]]:
+            return pictures(count)
+
+    quantize.check_export(["openvino", "onnx"], ["int8"], None, 2)
+    folder = tmp_path / "int8"
+    result = quantize.export_in_precisions(Task, None, folder, ["openvino", "onnx"], ["int8"], None, 2)
+    titles = ["openvino int8", "openvino fp32", "onnx int8", "onnx fp32"]
+    assert [artefact.title for artefact in result.artefacts] == titles
+    opened = [choose(result, backend)[0].title for backend in (None, "openvino", "onnxruntime")]
+    assert opened == ["openvino int8", "openvino int8", "onnx int8"]
+    (folder / "notes").mkdir()
+    (folder / "notes" / "mine.txt").write_text("dear")
+    quantize_export(folder, folder, [("broken", b"no picture"), *pictures(1)], None)
+    assert (folder / "notes" / "mine.txt").read_text() == "dear"
+    assert load(folder, precision="int8")([image for _, image in pictures(1)])[0].labels
+
+
+@pytest.mark.usefixtures("copying")
+def test_what_loses_too_much_leaves_no_file(export: Path, tmp_path: Path):
     # What the network is does not matter here, only what its evaluation says.
-    row = quantize.QUANTIZERS["openvino"]._replace(quantize=copy)
-    monkeypatch.setitem(quantize.QUANTIZERS, "openvino", row)
     scores = iter([0.9, 0.85])
     evaluation = Evaluation("top1", lambda predictor: next(scores), "invented", 20)
     before = sorted(tmp_path.iterdir())
@@ -157,6 +197,8 @@ def test_what_cannot_be_quantised_is_refused(export: Path, tmp_path: Path):
     with pytest.raises(UserError, match="exists and is not an export; choose another folder.*nothing was written"):
         quantize_export(export, mine, pictures(1), None)
     assert [file.name for file in mine.iterdir()] == ["photo.txt"]
+    with pytest.raises(UserError, match="is the export of a classifier, which has no AP: name its own CONFIG"):
+        quantize_export(export, tmp_path / "new", pictures(1), Evaluation("AP", lambda predictor: 1.0, "frames", 9))
     with pytest.raises(UserError, match="no image to calibrate on"):
         quantize_export(export, tmp_path / "new", [("broken", b"no picture")], None)
     assert not (tmp_path / "new").exists()

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import io
+import socket
 import struct
 import threading
+import time
 import zlib
 from concurrent.futures import ThreadPoolExecutor
 
@@ -225,11 +228,17 @@ def test_the_network_runs_in_one_thread_for_one_asker_at_a_time():
     assert len(predictor.backend.threads) == 1
 
 
+def test_the_wait_for_others_is_not_the_time_of_the_network():
+    with OneThread(watched()) as model:
+        model.executor.submit(time.sleep, 1.0)
+        assert 0 < client_of(model).post("/predict", data=picture(RED)).json["milliseconds"] < 1000
+
+
 def test_too_many_pictures_at_a_time():
     with OneThread(watched()) as model:
         client = client_of(model, patience=0.05)
         places = client.application.extensions["places"]
-        for _ in range(serve.PLACES):
+        for _ in range(serve.MOST_AT_A_TIME):
             places.acquire()
         answer = client.post("/predict", data=picture(RED))
         refused(answer, 503, "try again")
@@ -329,6 +338,20 @@ def test_on_loopback_only_its_own_names_and_pages_are_answered(classifier):
         refused(classifier.post("/predict", data=picture(RED), headers={"Origin": origin}), 403, "other sites")
     own = {"Origin": "http://localhost:8000", "Host": "localhost:8000"}
     assert classifier.post("/predict", data=picture(RED), headers=own).status_code == 200
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1", "::1"])
+def test_a_name_is_listened_on_at_its_first_address(classifier, monkeypatch, address):
+    try:
+        found = [one for one in socket.getaddrinfo(address, 0, type=socket.SOCK_STREAM)]
+        socket.create_server((address, 0), family=found[0][0]).close()
+    except OSError:
+        pytest.skip(f"this computer has no {address}")
+    with monkeypatch.context() as patch:
+        patch.setattr(socket, "getaddrinfo", lambda *_, **__: found)
+        server = listen(classifier.application, "localhost", 0)
+    with contextlib.closing(server.socket), socket.create_connection((address, server.port)):
+        assert server.server_address[0] == address
 
 
 def test_addresses_and_limits_that_cannot_be(classifier):
