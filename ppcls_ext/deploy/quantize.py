@@ -178,7 +178,8 @@ def quantize_export(
     row = QUANTIZERS[format_name]
     folder, wanted = Path(source), Path(target)
     description = read_description(folder)
-    check_target(wanted, description.classes, description.class_num)
+    extends = wanted.is_dir() and wanted.samefile(folder)
+    check_target(wanted, description.classes, description.class_num, "extended export" if extends else "export")
     detects = isinstance(description, DetectionDescription)
     if evaluation is not None and (evaluation.metric == "AP") != detects:
         kind = "a detector" if detects else "a classifier"
@@ -189,7 +190,7 @@ def quantize_export(
     with atomic_folder(wanted) as temporary:
         earlier = (format_name, INT8)
         description.artefacts = [one for one in description.artefacts if (one.format, one.precision) != earlier]
-        if wanted.is_dir() and wanted.samefile(folder):
+        if extends:
             shutil.copytree(folder, temporary, symlinks=True, dirs_exist_ok=True)
         else:
             for name in {name for artefact in description.artefacts for name in artefact.files}:

@@ -18,6 +18,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, TextIO
 
+import yaml
+
 from ppcls_ext.utils.errors import UserError
 
 logger = logging.getLogger(__name__)
@@ -124,6 +126,21 @@ def write_text(path: str | os.PathLike[str], text: str) -> None:
 def write_json(path: str | os.PathLike[str], value: Any) -> None:
     """Writes ``value`` as indented JSON, whole or not at all."""
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+
+
+def read_mapping(file: Path) -> dict[str, Any]:
+    """Reads a mapping from a YAML (by its suffix) or JSON file; a UserError if it is not there, damaged, or holds
+    something else."""
+    try:
+        text = file.read_text(encoding="utf-8")
+        value = yaml.safe_load(text) if file.suffix in (".yaml", ".yml") else json.loads(text)
+    except OSError as error:
+        raise UserError(f"{file}: cannot be read ({error.strerror})") from error
+    except (ValueError, RecursionError, yaml.YAMLError) as error:
+        raise UserError(f"{file}: damaged ({' '.join(str(error).split())})") from error
+    if not isinstance(value, dict):
+        raise UserError(f"{file}: damaged, must hold a mapping, not {type(value).__name__}")
+    return value
 
 
 def sha256_of(path: str | os.PathLike[str]) -> str:

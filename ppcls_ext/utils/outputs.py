@@ -73,7 +73,7 @@ KINDS = {
     "export": Kind("an export", ("inference.yml",), text="format_version:",
                    files=("inference.json", "inference.pdiparams", "inference*.onnx", "inference*.xml",
                           "inference*.bin"), replaces_folder=True),
-    # To which a network is added.
+    # A network is added to it; whatever lies there stays.
     "extended export": Kind("an export", ("inference.yml",), text="format_version:"),
     "samples": Kind("a folder of samples", (SAMPLES,), files=("*/[0-9][0-9][0-9][0-9][0-9][0-9]*.png",),
                     replaces_folder=True),

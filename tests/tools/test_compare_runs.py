@@ -155,7 +155,7 @@ def test_a_data_set_may_have_another_name_elsewhere(page: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ('{"row": "a", "ki', "10.json: damaged, it is no JSON"),
+        ('{"row": "a", "ki', "10.json: damaged ("),
         ("{}", "10.json: no results file, or damaged: missing argument 'row'"),
         (json.dumps(result("a", 0, float("nan"))), "10.json: no results file, or damaged: final.AP must be a finite"),
         (json.dumps(result("a", 0, 0.5, final={"top1": 0.5})), "10.json: damaged: final lacks AP"),

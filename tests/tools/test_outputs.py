@@ -169,6 +169,8 @@ def test_what_a_person_put_into_a_folder_of_ours_is_not_lost(tmp_path: Path) -> 
         claim_outputs(outputs)
         (folder / "frames").mkdir()
         (folder / "frames" / "1.png").write_text("mine")
+        if kind == "export":
+            claim_outputs([Output("--output", folder, "extended export")])
         with pytest.raises(UserError, match=r"holds what its tool did not write \(frames/1\.png\); choose another"):
             claim_outputs(outputs)
         claim_outputs(outputs, overwrite=True)
