@@ -23,6 +23,7 @@ from ppcls_ext.deploy.published import PUBLISHED
 from ppcls_ext.runtime import Description, DetectionDescription, read_description
 from ppcls_ext.utils.errors import UserError
 from ppcls_ext.utils.files import read_mapping, sha256_of, write_text
+from ppcls_ext.utils.names import user_path
 from ppcls_ext.utils.tables import markdown_table, render_markdown
 from ppcls_ext.weights import find_weights
 
@@ -302,7 +303,7 @@ def shown_path(path: str | Path) -> str:
     text = str(path).replace("\\", "/").rstrip("/")
     if _ABSOLUTE.match(text):
         # Links stay as they are called: checkpoints/best.
-        absolute, here = Path(os.path.abspath(Path(text).expanduser())), Path.cwd()
+        absolute, here = Path(os.path.abspath(user_path(text))), Path.cwd()
         inside = text[0] in "/~" and absolute.is_relative_to(here) and absolute != here
         return absolute.relative_to(here).as_posix() if inside else text.rpartition("/")[2]
     text = _EMBEDDED.sub("", text)

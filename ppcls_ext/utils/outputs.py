@@ -31,7 +31,7 @@ logger = logging.getLogger(__name__)
 RECORD = ".outputs.sha256"
 PREPARED, EXPORTED, SAMPLES, PRUNED, CACHE = ".prepared", ".exported", ".samples", ".pruned", "CACHEDIR.TAG"
 # Keys of configurations that name places to write.
-OUTPUT_KEYS = ("output_dir", "save_inference_dir", "save_dir")
+OUTPUT_KEYS = ("output_dir", "save_inference_dir", "save_dir", "cache")
 # Files that a message names.
 MOST_NAMED = 3
 WEIGHT_SUFFIXES = (".pdparams", ".safetensors", ".pdopt")
@@ -70,6 +70,7 @@ KINDS = {
     "check": Kind("the folder of a data check", ("check.json", "augmented.png"), files=("overview.png",)),
     "pictures": Kind("a folder of drawn pictures alone", ()),
     "cache": Kind("a cache of exports", (CACHE,), text="tools/benchmark.py"),
+    "teacher": Kind("a cache of a teacher's outputs", ("cache.json",), files=("[0-9]*.npy",), replaces_folder=True),
     "export": Kind("an export", ("inference.yml",), text="format_version:",
                    files=("inference.json", "inference.pdiparams", "inference*.onnx", "inference*.xml",
                           "inference*.bin"), replaces_folder=True),

@@ -52,6 +52,7 @@ def test_a_fitting_checkpoint_is_continued(tmp_path, task, caplog):
 
 
 ARGUMENTS = {name: value for name, value in TINY.items() if name != "name"}
+# As earlier versions wrote it.
 ORDER = {"seed": 5, "images": 39, "images_per_step": 16, "update_freq": 1}
 
 
@@ -106,6 +107,14 @@ def test_between_epochs_another_order_is_only_warned_of_and_the_learning_rate_fo
     assert (progress.epoch, progress.updates) == (2, 8)
 
 
+def test_inside_an_epoch_shuffled_batches_go_on_shuffled_only(task):
+    order = task.data_order()
+    with pytest.raises(UserError, match=r"cut otherwise now \(shuffle False -> True\)"):
+        task.resume(checkpoint_of(task, step=1, data_order={**order, "shuffle": False}))
+    del order["shuffle"]
+    assert task.resume(checkpoint_of(task, step=1, data_order=order)).step == 1
+
+
 def test_changed_keys_are_listed_and_those_without_effect_are_not(tmp_path, task, caplog):
     changed = tiny_config(tmp_path / "elsewhere", Global__print_batch_step=99)
     changed["Optimizer"]["lr"]["learning_rate"] = "5e-1"
@@ -117,3 +126,9 @@ def test_changed_keys_are_listed_and_those_without_effect_are_not(tmp_path, task
         "checkpoint of epoch 2: the configuration has changed since: Loss.Train[0].CELoss.epsilon 0.1 -> 0.0; "
         "Optimizer.lr.learning_rate 0.001 -> 0.5"
     )
+
+
+def test_labels_that_mean_other_classes_are_refused(task):
+    checkpoint = checkpoint_of(task, class_names=["1", "0", *"23456789"])
+    with pytest.raises(UserError, match="checkpoint of epoch 2 name different classes: label 0 is '0' and '1'"):
+        task.resume(checkpoint)
