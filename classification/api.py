@@ -36,7 +36,9 @@ def train(
 
         checked = load_config(config, as_changes(overrides))
         run_folder = Output("Global.output_dir", checked.output_dir, "run")
-        claim_outputs([run_folder], *inputs_of(checked.document), overwrite)
+        cache = checked.distillation and checked.distillation.cache
+        outputs = [run_folder, Output("Distillation.cache", Path(cache) if cache else None, "teacher")]
+        claim_outputs(outputs, *inputs_of(checked.document), overwrite)
         from classification.pretraining import TASKS
         from classification.task import train_config
 
@@ -86,8 +88,8 @@ def evaluate(
 
 def export(
     config: str | Path, overrides: Overrides = (), output: str | Path | None = None,
-    formats: str | Sequence[str] = ("paddle",), precisions: Sequence[str] = ("fp32",), max_drop: float | None = None,
-    calibration_images: int = 300, overwrite: bool = False,
+    formats: str | Sequence[str] = ("paddle",), precisions: str | Sequence[str] = ("fp32",),
+    max_drop: float | None = None, calibration_images: int = 300, overwrite: bool = False,
 ) -> Description | DetectionDescription:  # fmt: skip
     """Exports ``Global.pretrained_model``; every file is reloaded and compared with the model.
 
@@ -110,7 +112,7 @@ def export(
     with session():
         from ppcls_ext.deploy.quantize import check_export, export_in_precisions
 
-        formats = [formats] if isinstance(formats, str) else formats
+        formats, precisions = ([one] if isinstance(one, str) else one for one in (formats, precisions))
         check_export(formats, precisions, max_drop, calibration_images)
         from classification.config import load_config
 

@@ -6,7 +6,13 @@ from pathlib import PurePath
 
 from PIL import Image
 
-from classification.build import build_batches, build_dataset, read_class_names
+from classification.build import (
+    build_batches,
+    build_dataset,
+    names_of_all_classes,
+    read_class_names,
+    sampling_factors,
+)
 from classification.config import Config
 from classification.data.operators import normalisation_of
 from ppcls_ext.engine.augmented import as_picture, first_samples
@@ -29,8 +35,9 @@ def draw_augmented(config: Config) -> Image.Image:
     dataset = build_dataset(config, config.train)
     images, seed = len(dataset), environment.seed
     config = config.with_depth(depth.settle(config.document.data, lambda index: dataset.load(index)[0], images, seed))
-    loader = build_batches(config, config.train, dataset, environment, training=True)
-    names = read_class_names(config, dataset) or []
+    names = names_of_all_classes(config, read_class_names(config, dataset))
+    shown = sampling_factors(config, dataset, names)
+    loader = build_batches(config, config.train, dataset, environment, training=True, factors=shown)
     factors, low = normalisation_of(config.train.operators)
     high = low + 255 * factors
     cards = []
@@ -38,7 +45,7 @@ def draw_augmented(config: Config) -> Image.Image:
         shares: dict[str, float] = {}
         for key, share in (("label", batch["lam"].item()), ("label_mixed", 1 - batch["lam"].item())):
             label = int(batch[key][number])
-            name = drawable(names[label] if label < len(names) else str(label), label)
+            name = drawable(names[label], label)
             shares[name] = shares.get(name, 0.0) + share
         ranking = sorted(((name, share) for name, share in shares.items() if share > 0), key=lambda pair: -pair[1])
         caption = PurePath(dataset.name_of(int(batch["index"][number]))).name

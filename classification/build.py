@@ -27,12 +27,19 @@ from classification.data.loader import build_loader
 from classification.sections import ArchSettings
 from ppcls_ext.arch.outputs import logits_of
 from ppcls_ext.arch.registry import build_model
+from ppcls_ext.engine.class_balance import class_sampling
 from ppcls_ext.engine.environment import Environment
 from ppcls_ext.engine.loader import EpochBatchSampler, Loader
+from ppcls_ext.preprocess import depth
 from ppcls_ext.utils.errors import UserError
 from ppcls_ext.utils.names import meant_path
 from ppcls_ext.utils.texts import read_text
-from ppcls_ext.weights import label_numbering_of_weights, load_weights, training_set_of_weights
+from ppcls_ext.weights import (
+    class_names_of_weights,
+    label_order_of_weights,
+    load_weights,
+    training_set_of_weights,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -45,7 +52,7 @@ SHAPE_ERRORS = (ArithmeticError, AssertionError, AttributeError, LookupError, Ru
 
 
 @dataclasses.dataclass(frozen=True)
-class Place:
+class NetworkSpec:
     """A network of a configuration, ``[channels, height, width]`` of what it sees, and the dotted keys of both."""
 
     arch: ArchSettings
@@ -62,17 +69,19 @@ class UnavailableDataError(UserError):
         self.reason = reason
 
 
-def open_dataset(config: Config, settings: DataSettings, numbering: Sequence[Any] | None = None) -> ImageDataset:
-    """Opens a data set; one for evaluation with the ``numbering`` of the training set of the same kind.
+def open_dataset(config: Config, settings: DataSettings, label_order: Sequence[Any] | None = None) -> ImageDataset:
+    """Opens a data set; one for evaluation with the ``label_order`` of the training set of the same kind.
 
     Raises:
         UnavailableDataError: it is missing, empty or malformed; the line begins with place and dotted key.
     """
     arguments = settings.dataset_arguments
-    if numbering is not None and settings.dataset in NUMBERED:
-        arguments = {**arguments, "numbering": numbering}
+    if label_order is not None and settings.dataset in NUMBERED:
+        arguments = {**arguments, "label_order": label_order}
     try:
-        return DATASETS[settings.dataset](**arguments)
+        dataset = DATASETS[settings.dataset](**arguments)
+        dataset.value_range = depth.range_of(depth.statement_in(config.document.data))
+        return dataset
     except DatasetError as error:
         hints = "does not exist" in error.message and config.pretraining is None
         message = f"{error.message}; {NO_DATA_HINT}" if hints else error.message
@@ -80,46 +89,45 @@ def open_dataset(config: Config, settings: DataSettings, numbering: Sequence[Any
         raise UnavailableDataError(problem, error.message) from error
 
 
-def open_quietly(
-    config: Config, settings: DataSettings | None, numbering: Sequence[Any] | None = None
+def open_if_present(
+    config: Config, settings: DataSettings | None, label_order: Sequence[Any] | None = None
 ) -> ImageDataset | None:
     """Opens a data set if it is there: a machine that evaluates, predicts or exports need not have all data."""
     if settings is None:
         return None
     try:
-        return open_dataset(config, settings, numbering)
+        return open_dataset(config, settings, label_order)
     except UnavailableDataError as error:
         logger.info("%s.dataset is not there (%s): going on without it", settings.key, error.reason)
         return None
 
 
-def evaluation_numbering(
-    config: Config, training: ImageDataset | None = None, names: Sequence[str] | None = None,
-    weights: Path | None = None,
-) -> list[Any] | None:  # fmt: skip
+def evaluation_label_order(
+    config: Config, training: ImageDataset | None = None, weights: Path | None = None
+) -> list[Any] | None:
     """Returns what numbers the classes of ``DataLoader.Eval``, which may lack some of them: the training set's folders
     or, with ``relabel``, its labels; ``None`` where the data themselves state the numbers.
 
     Args:
         config: names both data sets.
-        training: the training set where it is open; else it is looked for, unless ``names`` say enough.
-        names: the classes that the weights were trained for, where they are known.
-        weights: the file that is evaluated; its checkpoint may say how ``relabel`` numbered the labels of the run.
+        training: the training set where it is open; else it is looked for, unless ``weights`` say enough.
+        weights: the file that is evaluated; its checkpoint may name the classes of the run, or say how ``relabel``
+            numbered their labels.
     """
     settings, train = config.eval, config.train
     if settings is None or settings.dataset not in NUMBERED:
         return None
-    known = names
-    if settings.dataset == ImageNetDataset.__name__:
-        if not _relabels(settings):
-            return None
-        known = label_numbering_of_weights(weights) if weights is not None else None
-    if known:
-        return list(known)
+    is_list = settings.dataset == ImageNetDataset.__name__
+    if is_list and not _relabels(settings):
+        return None
+    if weights is not None:
+        known = label_order_of_weights(weights) if is_list else class_names_of_weights(weights)
+        if known:
+            return list(known)
     if train is None or train.dataset != settings.dataset:
         return None
-    training = training or open_quietly(config, train)
-    return None if training is None or training.numbering is None else list(training.numbering)
+    training = training or open_if_present(config, train)
+    return None if training is None or training.label_order is None else list(training.label_order)
 
 
 def relabel_difference(config: Config) -> str | None:
@@ -158,11 +166,11 @@ def refuse_other_labels(config: Config, weights: Path | None = None) -> None:
         also = f" -o {train.key}.dataset.relabel={before}" if train and train.dataset == config.eval.dataset else ""
         message = f"is {now}, but {weights} was trained with {before}: the same label would mean two classes"
         raise UserError(config.document.problem(key, f"{message}; use -o {key}={before}{also}"))
-    numbering = label_numbering_of_weights(weights)
-    ours = evaluation_numbering(config) if now else None
-    if numbering is not None and ours is not None and ours != numbering:
+    label_order = label_order_of_weights(weights)
+    ours = evaluation_label_order(config) if now else None
+    if label_order is not None and ours is not None and ours != label_order:
         number, first = next(
-            (number, pair) for number, pair in enumerate(itertools.zip_longest(ours, numbering)) if pair[0] != pair[1]
+            (number, pair) for number, pair in enumerate(itertools.zip_longest(ours, label_order)) if pair[0] != pair[1]
         )
         labels = ["no label" if label is None else f"label {label}" for label in first]
         message = f"numbers the labels of {config.train.key}.dataset otherwise than the run of {weights}"
@@ -171,16 +179,19 @@ def refuse_other_labels(config: Config, weights: Path | None = None) -> None:
 
 
 def build_evaluation_dataset(
-    config: Config, training: ImageDataset | None = None, names: Sequence[str] | None = None,
-    weights: Path | None = None,
-) -> ImageDataset:  # fmt: skip
+    config: Config, training: ImageDataset | None = None, weights: Path | None = None
+) -> ImageDataset:
     """Opens ``DataLoader.Eval`` with the classes of the training set; warns of those without an image.
 
-    For arguments see :func:`evaluation_numbering`, for errors :func:`build_dataset` and :func:`refuse_other_labels`.
+    For arguments see :func:`evaluation_label_order`, for errors :func:`build_dataset`, :func:`refuse_other_labels` and
+    :func:`check_same_classes`.
     """
     assert config.eval is not None
     refuse_other_labels(config, weights)
-    dataset = build_dataset(config, config.eval, evaluation_numbering(config, training, names, weights))
+    dataset = build_dataset(config, config.eval, evaluation_label_order(config, training, weights))
+    if weights is not None:
+        names, place = class_names_of_weights(weights), f"{config.eval.key}.dataset"
+        check_same_classes(names, str(weights), dataset.class_names, place)
     if lacking := dataset.lacking:
         logger.warning(
             "%s.dataset: no image of %d of the %d classes (%s); names and numbers are those of the training",
@@ -190,13 +201,13 @@ def build_evaluation_dataset(
     return dataset
 
 
-def build_dataset(config: Config, settings: DataSettings, numbering: Sequence[Any] | None = None) -> ImageDataset:
+def build_dataset(config: Config, settings: DataSettings, label_order: Sequence[Any] | None = None) -> ImageDataset:
     """Opens a data set and checks its labels against the model.
 
     Raises:
         UserError: it cannot be opened (see :func:`open_dataset`), or a label has no output.
     """
-    dataset = open_dataset(config, settings, numbering)
+    dataset = open_dataset(config, settings, label_order)
     try:
         check_labels(dataset, config.arch.class_num)
     except DatasetError as error:
@@ -204,7 +215,7 @@ def build_dataset(config: Config, settings: DataSettings, numbering: Sequence[An
     words = ""
     if held_out := dataset.held_out:
         words = f" of {len(dataset) + held_out}, the other {held_out} are held out (split, holdout)"
-    elif settings.is_whole:
+    elif settings.split_ignored:
         words = ", all of the folder: training and evaluation have one each, so that none are held out"
     logger.info("%s.dataset: %d images%s", settings.key, len(dataset), words)
     return dataset
@@ -237,6 +248,18 @@ def build_batches(
     )  # fmt: skip
 
 
+def sampling_factors(config: Config, dataset: ImageDataset, names: Sequence[str]) -> np.ndarray | None:
+    """Returns how often an epoch shows each training image by ``Global.class_sampling``, and says it; ``None`` without.
+
+    ``names`` are those of all classes, see :func:`names_of_all_classes`.
+    """
+    if config.run.class_sampling is None:
+        return None
+    factors, line = class_sampling(config.run.class_sampling, dataset.labels, names)
+    logger.info(line)
+    return factors
+
+
 def build_network(config: Config, environment_on_gpu: bool | None = None) -> paddle.nn.Layer:
     """Builds the model of ``Arch`` (random weights): ``[N, 3, H, W]`` -> ``[N, class_num]``.
 
@@ -246,7 +269,7 @@ def build_network(config: Config, environment_on_gpu: bool | None = None) -> pad
     Raises:
         UserError: the constructor refuses a value, or the model cannot take images of ``Global.image_shape``.
     """
-    model = construct_network(config, Place(config.arch, config.run.image_shape))
+    model = construct_network(config, NetworkSpec(config.arch, config.run.image_shape))
     if config.arch.use_sync_bn and environment_on_gpu is not None:
         if environment_on_gpu:
             return paddle.nn.SyncBatchNorm.convert_sync_batchnorm(model)
@@ -254,18 +277,18 @@ def build_network(config: Config, environment_on_gpu: bool | None = None) -> pad
     return model
 
 
-def construct_network(config: Config, place: Place) -> paddle.nn.Layer:
+def construct_network(config: Config, spec: NetworkSpec) -> paddle.nn.Layer:
     """Builds one of the networks of ``config`` with random weights; see :func:`build_network`."""
     try:
-        model = build_model(place.arch.name, **place.arch.arguments)
+        model = build_model(spec.arch.name, **spec.arch.arguments)
     except (ValueError, AssertionError) as error:
         # The constructor's message may begin with an argument's name.
         name, _, message = str(error).partition(": ")
-        if message and name in place.arch.arguments:
-            raise UserError(config.document.problem(f"{place.key}.{name}", message)) from error
-        message = str(error) or f"these values are refused: {place.arch.arguments}"
-        raise UserError(config.document.problem(place.key, message)) from error
-    check_image_shape(config, model, place)
+        if message and name in spec.arch.arguments:
+            raise UserError(config.document.problem(f"{spec.key}.{name}", message)) from error
+        message = str(error) or f"these values are refused: {spec.arch.arguments}"
+        raise UserError(config.document.problem(spec.key, message)) from error
+    check_image_shape(config, model, spec)
     return model
 
 
@@ -314,11 +337,17 @@ def read_class_names(config: Config, dataset: ImageDataset | None) -> list[str] 
     for number, line in enumerate(read_text(file).split("\n"), start=1):
         if not line.strip():
             continue
-        identifier, name = [*line.strip().split(config.postprocess.delimiter, 1), ""][:2]
+        identifier, name = [*line.strip().split(config.postprocess.delimiter or None, 1), ""][:2]
         if not identifier.isdigit():
             raise UserError(f"{file}:{number}: must be a class number and a name, got '{line.strip()}'")
         names[int(identifier)] = name.strip()
     return [names.get(index, str(index)) for index in range(max(names) + 1)] if names else []
+
+
+def names_of_all_classes(config: Config, names: Sequence[str] | None) -> list[str]:
+    """Returns a name for each class of the network; its number where ``names`` has none."""
+    names = list(names or [])
+    return [*names, *map(str, range(len(names), config.arch.class_num))]
 
 
 def check_same_classes(names: list[str] | None, place: str, others: list[str] | None, other_place: str) -> None:
@@ -335,14 +364,14 @@ def check_same_classes(names: list[str] | None, place: str, others: list[str] | 
             raise UserError(f"{other_place} and {place} name different classes: label {label} is {first} and {second}")
 
 
-def check_image_shape(config: Config, model: paddle.nn.Layer, place: Place | None = None) -> None:
-    """Runs one image through ``model`` of a place (``Arch`` unless given); weights, statistics, randomness stay.
+def check_image_shape(config: Config, model: paddle.nn.Layer, spec: NetworkSpec | None = None) -> None:
+    """Runs one image through ``model``, that of ``spec`` (``Arch`` unless given); weights, statistics, randomness stay.
 
     Raises:
         UserError: the model cannot take it, or its logits are not ``[1, class_num]``.
     """
-    place = place or Place(config.arch, config.run.image_shape)
-    shape, name, class_num = place.image_shape, place.arch.name, place.arch.class_num
+    spec = spec or NetworkSpec(config.arch, config.run.image_shape)
+    shape, name, class_num = spec.image_shape, spec.arch.name, spec.arch.class_num
     problem = f"{name} cannot take images of shape {shape}"
     # Layers whose result holds no number; Paddle computes on with it, to zeros or to NaN.
     empty: list[paddle.nn.Layer] = []
@@ -363,17 +392,17 @@ def check_image_shape(config: Config, model: paddle.nn.Layer, place: Place | Non
             problem += f": its first convolution takes {first.weight.shape[1]} channels, not {shape[0]}"
         elif len(lines) == 1:
             problem += f": {lines[0]}"
-        raise UserError(config.document.problem(place.shape_key, problem)) from error
+        raise UserError(config.document.problem(spec.shape_key, problem)) from error
     finally:
         for hook in hooks:
             hook.remove()
     if empty:
         culprit = next(name for name, layer in model.named_sublayers() if layer is empty[0])
         message = f"{problem}: they are too small, {culprit} leaves nothing of them"
-        raise UserError(config.document.problem(place.shape_key, message))
+        raise UserError(config.document.problem(spec.shape_key, message))
     if outputs != [1, class_num]:
         message = f"{name} gives outputs of shape {outputs} for one image, expected [1, {class_num}]"
-        raise UserError(config.document.problem(f"{place.key}.class_num", message))
+        raise UserError(config.document.problem(f"{spec.key}.class_num", message))
 
 
 def stage_widths(model: paddle.nn.Layer, image_shape: list[int]) -> list[int]:

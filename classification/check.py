@@ -1,4 +1,4 @@
-"""Looks for faults in the images and labels of a configuration before anything is trained. Never loads Paddle."""
+"""Looks for faults in the images and labels of a configuration before anything is trained."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from classification.build import UnavailableDataError, evaluation_numbering, open_dataset, relabel_difference
+from classification.build import UnavailableDataError, evaluation_label_order, open_dataset, relabel_difference
 from classification.config import Config
 from classification.data.datasets import DATASETS, ImageDataset, ImageFolder, ImageNetDataset, relabel_hint
 from classification.data.geometry import Pad, RandCropImage, RandomCropImage
@@ -208,16 +208,16 @@ def check_config_data(config: Config, limit: int = 0, threads: int = 1) -> Class
         is_folder = DATASETS[settings.dataset] is ImageFolder and root.is_dir()
         folders = [path for path in sorted(root.iterdir()) if path.is_dir()] if is_folder else []
         folders = [path for path in folders if not is_left_behind(path.name)]
-        numbering = evaluation_numbering(config, datasets.get("Train")) if part == "Eval" else None
-        if numbering is not None:
+        label_order = evaluation_label_order(config, datasets.get("Train")) if part == "Eval" else None
+        if label_order is not None:
             # Training stops at a class that only the validation has; here it is one finding of several.
             names = [class_of_folder(path.name) for path in folders]
-            numbering += [each for each in names if each not in numbering]
+            label_order += [each for each in names if each not in label_order]
         try:
-            datasets[part] = open_dataset(config, settings, numbering)
+            datasets[part] = open_dataset(config, settings, label_order)
         except UnavailableDataError as error:
             # The data set itself stops at the first class folder without images; a person wants to know them all.
-            empty = [str(path) for path in folders if not images_in(path) and numbering is None]
+            empty = [str(path) for path in folders if not images_in(path) and label_order is None]
             for note in empty or [str(error)]:
                 found.add(f"{'empty_folder' if empty else 'unopened'}_{PART_WORDS[part]}", note=note)
     if problem := relabel_difference(config):

@@ -14,10 +14,9 @@ import paddle
 from classification.build import (
     build_batches,
     build_dataset,
+    build_evaluation_dataset,
     build_network,
-    evaluation_numbering,
     open_dataset,
-    refuse_other_labels,
 )
 from classification.config import EPOCHS, LENGTHS, Config, check_config, load_config
 from classification.data.datasets import ImageDataset
@@ -173,5 +172,4 @@ def _opened(config: Config, part: Part) -> ImageDataset:
     if part == "train":
         return open_dataset(config, settings)
     weights = find_weights(config.run.pretrained_model) if config.run.pretrained_model else None
-    refuse_other_labels(config, weights)
-    return open_dataset(config, settings, evaluation_numbering(config, weights=weights))
+    return build_evaluation_dataset(config, weights=weights)

@@ -11,8 +11,8 @@ from typing import Any
 import yaml
 
 from classification import sections
-from classification.data.datasets import DATASETS, ImageFolder, shared_folder
-from classification.data.operators import TRAIN_OPERATORS, BatchOperator, build_batch_operator
+from classification.data.datasets import DATASETS, ImageFolder, UnlabelledImages, shared_folder
+from classification.data.operators import TRAIN_OPERATORS, BatchOperator, build_batch_operator, misplaced
 from classification.losses import LOSSES, WeightedSum
 from classification.metrics import METRICS, TopkAcc
 from classification.optimizers import OPTIMIZERS, OptimizerSettings, Regularizer
@@ -55,8 +55,8 @@ WEIGHTS_WANTED = "give a checkpoint folder such as RUN/checkpoints/best, or a we
 class DataSettings:
     """One of ``DataLoader.Train`` and ``DataLoader.Eval``, whose dotted key is ``key``.
 
-    Of the data set it holds the name and the checked arguments; the operators are built. With ``is_whole`` ``split`` is
-    not applied, because training and evaluation have folders of their own.
+    Of the data set it holds the name and the checked arguments; the operators are built. With ``split_ignored``
+    ``split`` is not applied, because training and evaluation have folders of their own.
     """
 
     key: str
@@ -66,7 +66,7 @@ class DataSettings:
     batch_operator: BatchOperator | None
     sampler: sections.SamplerSettings
     loader: sections.LoaderSettings
-    is_whole: bool = False
+    split_ignored: bool = False
 
 
 @dataclasses.dataclass
@@ -195,18 +195,35 @@ def check_config(document: Document) -> Config:
 def _apply_holdout(checker: Checker, train: DataSettings | None, evaluation: DataSettings | None) -> None:
     """Takes all images of both folders where training and evaluation have one each: ``split`` is for a single folder.
 
-    Folders that share images are refused, for the evaluation would be of images that were learnt.
+    Folders and splits that share images are refused, for the evaluation would be of images that were learnt.
     """
-    both = [one for one in (train, evaluation) if one is not None and one.dataset == ImageFolder.__name__]
-    if len(both) < 2:
+    if train is None or evaluation is None or train.dataset != evaluation.dataset:
         return
-    shared = shared_folder(*(one.dataset_arguments["image_root"] for one in both))
-    if shared is None:
-        for one in both:
-            one.is_whole = one.dataset_arguments.pop("split", None) is not None
-    elif shared != "same":
-        message = f"{shared}: images would be learnt and evaluated; use two folders side by side, or one for both"
-        checker.add(f"{both[1].key}.dataset.image_root", message)
+    key, learnt = f"{evaluation.key}.dataset", "images would be learnt and evaluated"
+    if train.dataset == ImageFolder.__name__:
+        both = (train, evaluation)
+        shared = shared_folder(*(one.dataset_arguments["image_root"] for one in both))
+        if shared is None:
+            for one in both:
+                one.split_ignored = one.dataset_arguments.pop("split", None) is not None
+            return
+        if shared != "same":
+            checker.add(f"{key}.image_root", f"{shared}: {learnt}; use two folders side by side, or one for both")
+            return
+    parameters = parameters_of(DATASETS[train.dataset])
+    ours, theirs = (
+        {name: one.dataset_arguments.get(name, parameter.default) for name, parameter in parameters.items()}
+        for one in (train, evaluation)
+    )
+    # Splits of other files (the digits have none) do not meet; with the same split the same images are meant.
+    files = ("data_file", "data_dir", "mode")
+    if ours.get("split") == theirs.get("split") or any(ours.get(name) != theirs.get(name) for name in files):
+        return
+    draw = [name for name in ("holdout", "seed") if ours[name] != theirs[name]]
+    for name in draw if ours["split"] and theirs["split"] else ["split"]:
+        wanted = "be the same in both" if name in draw else "be train in one of them and val in the other"
+        message = f"is {theirs[name]}, and {ours[name]} in {train.key}.dataset: {learnt}; it must {wanted}"
+        checker.add(f"{key}.{name}", message)
 
 
 def _read_arch(
@@ -231,9 +248,7 @@ def _read_arch(
         return ArchSettings(name)
     if class_num is not None and "class_num" in parameters:
         section.setdefault("class_num", class_num)
-    # `pretrained` makes the wheel download; weights come in through our own loader instead.
-    supplied = [word for word in ("pretrained", "use_ssld") if word in parameters]
-    arguments = checker.arguments(parameters, section, key, supplied) or {}
+    arguments = checker.arguments(parameters, section, key) or {}
     if type(arguments.get("class_num")) is int and arguments["class_num"] < 1:
         checker.add(f"{key}.class_num", f"must be at least 1, got {arguments['class_num']}")
     if own.get("pretrained") is True:
@@ -283,9 +298,11 @@ def _read_data(checker: Checker, section: sections.DataSection | None, key: str)
     dataset, place = section.dataset, f"{key}.dataset"
     operations, batch_operations = (dataset.pop(name, None) for name in ("transform_ops", "batch_transform_ops"))
     operators = checker.collected(build_operators, operations, f"{place}.transform_ops", TRAIN_OPERATORS)
+    for number, fault in misplaced(operators or []):
+        checker.add(f"{place}.transform_ops[{number}].{type(operators[number]).__name__}", fault)
     batch_operator = checker.collected(build_batch_operator, batch_operations, f"{place}.batch_transform_ops")
     name = checker.choice(dataset.pop("name", None), f"{place}.name", DATASETS)
-    supplied = ("numbering",)  # an evaluation set has it from the training set
+    supplied = ("label_order",)  # an evaluation set has it from the training set
     arguments = checker.arguments(parameters_of(DATASETS[name]), dataset, place, supplied) if name else None
     if arguments is None:
         return None
@@ -367,6 +384,9 @@ def _check_pretraining(checker: Checker, config: Config) -> None:
         for key, value in unused.items():
             if value:
                 checker.add(key, f"has no effect with {PRETRAINING}, which knows no labels; remove it")
+    for settings in (config.train, config.eval):
+        if config.pretraining is None and settings is not None and settings.dataset == UnlabelledImages.__name__:
+            checker.add(f"{settings.key}.dataset.name", f"has no labels; only the section {PRETRAINING} needs none")
     if config.distillation is not None and config.distillation.cache and config.train is not None:
         random = [type(one).__name__ for one in config.train.operators if getattr(one, "random", False)]
         random += [type(config.train.batch_operator).__name__] if config.train.batch_operator else []

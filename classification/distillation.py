@@ -18,7 +18,7 @@ import paddle
 from paddle import nn
 from paddle.nn import functional
 
-from classification.build import Place, construct_network, stage_widths
+from classification.build import NetworkSpec, construct_network, stage_widths
 from classification.config import DISTILLATION, TEACHER, Config
 from classification.data.datasets import ImageDataset
 from classification.onnx_teacher import OnnxTeacher, Outputs, TeacherCache, external_data, open_cache
@@ -133,8 +133,8 @@ class Teacher(nn.Layer):
         self.image_shape = list(config.run.image_shape)
         if config.distillation.image_size is not None:
             self.image_shape[1:] = [config.distillation.image_size] * 2
-        place = Place(found.arch, self.image_shape, TEACHER, f"{DISTILLATION}.image_size")
-        self.network = construct_network(config, place)
+        spec = NetworkSpec(found.arch, self.image_shape, TEACHER, f"{DISTILLATION}.image_size")
+        self.network = construct_network(config, spec)
         try:
             load_weights(self.network, str(found.arch.pretrained))
         except UserError as error:
@@ -187,28 +187,28 @@ class FeatureStudent(nn.Layer):
         return logits, features
 
 
-def soft_loss(logits: paddle.Tensor, taught: paddle.Tensor, temperature: float) -> paddle.Tensor:
-    """Returns ``T^2 * KL(softmax(taught / T) || softmax(logits / T))``, the mean over the images, a scalar.
+def soft_loss(logits: paddle.Tensor, teacher_logits: paddle.Tensor, temperature: float) -> paddle.Tensor:
+    """Returns ``T^2 * KL(softmax(teacher_logits / T) || softmax(logits / T))``, the mean over the images, a scalar.
 
     Hinton, Vinyals and Dean (arXiv 1503.02531, section 2): a temperature T shows how likely the teacher holds the wrong
     classes to be; T squared keeps the gradient's size, so that the shares of the losses mean the same at every T. Both
     logits, the student's and the teacher's for the same images, are ``[N, class_num]``.
     """
-    ours = functional.log_softmax(logits.astype("float32") / temperature, axis=-1)
-    theirs = functional.log_softmax(taught.astype("float32") / temperature, axis=-1)
-    divergence = (theirs.exp() * (theirs - ours)).sum(axis=-1)
+    student = functional.log_softmax(logits.astype("float32") / temperature, axis=-1)
+    teacher = functional.log_softmax(teacher_logits.astype("float32") / temperature, axis=-1)
+    divergence = (teacher.exp() * (teacher - student)).sum(axis=-1)
     return divergence.mean() * temperature**2
 
 
-def hard_loss(logits: paddle.Tensor, taught: paddle.Tensor) -> paddle.Tensor:
+def hard_loss(logits: paddle.Tensor, teacher_logits: paddle.Tensor) -> paddle.Tensor:
     """Returns the mean cross-entropy with the teacher's best class as the label, a scalar.
 
     Touvron et al. (arXiv 2012.12877, section 4, "hard-label distillation"); arguments as those of :func:`soft_loss`.
     """
-    return functional.cross_entropy(logits.astype("float32"), taught.argmax(axis=-1))
+    return functional.cross_entropy(logits.astype("float32"), teacher_logits.argmax(axis=-1))
 
 
-def feature_loss(features: Sequence[paddle.Tensor], taught: Sequence[paddle.Tensor]) -> paddle.Tensor:
+def feature_loss(features: Sequence[paddle.Tensor], teacher_features: Sequence[paddle.Tensor]) -> paddle.Tensor:
     """Returns the mean squared difference of normalised features, averaged over the stages, a scalar.
 
     The student's features were brought to the teacher's width by learnt 1x1 convolutions, as the regressors of FitNets
@@ -217,11 +217,11 @@ def feature_loss(features: Sequence[paddle.Tensor], taught: Sequence[paddle.Tens
     size is averaged to the student's, or repeated if smaller. Features of a stage are ``[N, C_i, H_i, W_i]``.
     """
     losses = []
-    for ours, theirs in zip(features, taught, strict=True):
-        theirs = theirs.astype("float32")
-        if theirs.shape[2:] != ours.shape[2:]:
-            theirs = functional.adaptive_avg_pool2d(theirs, ours.shape[2:])
-        losses.append(functional.mse_loss(_normalised(ours.astype("float32")), _normalised(theirs)))
+    for student, teacher in zip(features, teacher_features, strict=True):
+        teacher = teacher.astype("float32")
+        if teacher.shape[2:] != student.shape[2:]:
+            teacher = functional.adaptive_avg_pool2d(teacher, student.shape[2:])
+        losses.append(functional.mse_loss(_normalised(student.astype("float32")), _normalised(teacher)))
     return sum(losses[1:], losses[0]) / len(losses)
 
 
@@ -282,7 +282,7 @@ class Distillation:
             self.cache = open_cache(config, dataset, self.teacher, self.stages, sha256, environment)
 
     @paddle.no_grad()
-    def teach(self, image: paddle.Tensor, index: paddle.Tensor | None = None) -> Outputs:
+    def compute_teacher_outputs(self, image: paddle.Tensor, index: paddle.Tensor | None = None) -> Outputs:
         """Returns the teacher's output for the student's very own images ``[N, channels, H, W]``, mixed or not.
 
         By their numbers ``[N]`` in the data set a cache finds its outputs.
@@ -294,22 +294,23 @@ class Distillation:
         return (logits if self.has_logits else None), features
 
     def losses(
-        self, label_loss: paddle.Tensor | None, output: paddle.Tensor | Outputs, taught: Outputs
+        self, label_loss: paddle.Tensor | None, output: paddle.Tensor | Outputs, teacher_outputs: Outputs
     ) -> tuple[paddle.Tensor, dict[str, paddle.Tensor]]:
         """Returns the loss that is trained on, and its parts before their weights, all scalars.
 
-        ``label_loss`` is None without labels; ``output`` is that of ``network``, ``taught`` that of :meth:`teach`.
+        ``label_loss`` is None without labels; ``output`` is that of ``network``, ``teacher_outputs`` that of
+        :meth:`compute_teacher_outputs`.
         """
         settings = self.settings
         # Factor and loss by name, in the order in which they are added.
         parts: dict[str, tuple[float, paddle.Tensor]] = {}
         if label_loss is not None:
             parts["loss_label"] = (1 - settings.weight, label_loss)
-        if taught[0] is not None and (label_loss is not None or settings.weight > 0):
-            pair = logits_of(output), taught[0]
+        if teacher_outputs[0] is not None and (label_loss is not None or settings.weight > 0):
+            pair = logits_of(output), teacher_outputs[0]
             loss = hard_loss(*pair) if settings.kind == "hard" else soft_loss(*pair, settings.temperature)
             parts["loss_distillation"] = (settings.weight, loss)
         if settings.features is not None:
-            parts["loss_features"] = (settings.features.weight, feature_loss(output[1], taught[1]))
+            parts["loss_features"] = (settings.features.weight, feature_loss(output[1], teacher_outputs[1]))
         first, *others = [factor * loss for factor, loss in parts.values()]
         return sum(others, first), {name: loss for name, (_, loss) in parts.items()}

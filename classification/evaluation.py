@@ -14,7 +14,6 @@ from classification.build import (
     build_batches,
     build_evaluation_dataset,
     build_network,
-    check_same_classes,
     load_pretrained,
     read_class_names,
 )
@@ -23,7 +22,7 @@ from classification.data.datasets import ImageDataset
 from classification.losses import WeightedSum
 from classification.metrics import TopkAcc
 from classification.precision import Precision
-from classification.report import MISTAKES, Answers, write_report
+from classification.report import MISTAKES, Predictions, write_report
 from ppcls_ext.arch.outputs import logits_of
 from ppcls_ext.engine.bad_images import BadImages
 from ppcls_ext.engine.environment import Environment, sum_over_ranks
@@ -40,7 +39,7 @@ BAD_IMAGES_KEY = "Global.max_bad_images"
 @paddle.no_grad()
 def evaluate(
     model: paddle.nn.Layer, batches: Loader, metrics: list[TopkAcc], loss: WeightedSum | None, precision: Precision,
-    environment: Environment, title: str, bad_images: BadImages, answers: Answers | None = None,
+    environment: Environment, title: str, bad_images: BadImages, predictions: Predictions | None = None,
 ) -> dict[str, float]:  # fmt: skip
     """Evaluates ``model``, which is in evaluation mode afterwards as well.
 
@@ -51,7 +50,7 @@ def evaluate(
         precision, environment: how the forward pass computes, and the processes, whose sums are added.
         title: what the display calls it.
         bad_images: gathers unreadable images, which are left out.
-        answers: gathers what the model says of each image, where that is wanted.
+        predictions: gathers what the model says of each image, where that is wanted.
 
     Returns:
         ``{"loss": mean, "top1": share, ..., "images": number}``.
@@ -76,13 +75,13 @@ def evaluate(
                 trivial = {f"top{k}" for metric in metrics for k in metric.topk if k > 1 and k >= logits.shape[1]}
                 total = float(loss(logits, batch["label"])) * images if loss is not None else 0.0
                 sums += np.concatenate([*(metric.hits(logits, batch["label"]) for metric in metrics), [total, images]])
-                if answers is not None:
+                if predictions is not None:
                     indices, labels = batch["index"].numpy(), batch["label"].numpy()
-                    answers.note(indices, labels, logits.astype("float32").numpy())
+                    predictions.note(indices, labels, logits.astype("float32").numpy())
             display.advance()
     bad_images.share(environment.world_size)
-    if answers is not None:
-        answers.share(environment.world_size)
+    if predictions is not None:
+        predictions.share(environment.world_size)
     sums = sum_over_ranks(sums, environment.world_size)
     images = int(sums[-1])
     if images == 0:
@@ -102,7 +101,7 @@ def evaluate_model(
     environment: Environment,
     title: str,
     dataset: ImageDataset | None = None,
-    answers: Answers | None = None,
+    predictions: Predictions | None = None,
 ) -> dict[str, float]:
     """Evaluates ``model`` on ``DataLoader.Eval``, which may be open already; see :func:`evaluate`."""
     assert config.eval is not None
@@ -114,7 +113,7 @@ def evaluate_model(
     bad_images = BadImages(dataset, config.run.max_bad_images, BAD_IMAGES_KEY)
     try:
         return evaluate(
-            model, batches, config.metrics, config.eval_loss, precision, environment, title, bad_images, answers
+            model, batches, config.metrics, config.eval_loss, precision, environment, title, bad_images, predictions
         )
     finally:
         batches.close()
@@ -139,16 +138,14 @@ def evaluate_config(
         raise UserError("evaluation needs weights: -o Global.pretrained_model=RUN/checkpoints/best")
     weights = find_weights(config.run.pretrained_model)
     config = config.as_trained(weights)
-    names = class_names_of_weights(weights)
-    dataset = build_evaluation_dataset(config, names=names, weights=weights)
-    check_same_classes(names, str(weights), dataset.class_names, f"{config.eval.key}.dataset")
+    dataset = build_evaluation_dataset(config, weights=weights)
     model = build_network(config)
     load_pretrained(config, model, fine_tune=False)
-    answers = Answers(len(dataset), config.topk) if folder is not None else None
-    figures = evaluate_model(config, model, environment, config.arch.name, dataset, answers)
-    if answers is None or folder is None or not environment.is_main:
+    predictions = Predictions(len(dataset), config.topk) if folder is not None else None
+    figures = evaluate_model(config, model, environment, config.arch.name, dataset, predictions)
+    if predictions is None or folder is None or not environment.is_main:
         return figures
-    names = names or read_class_names(config, dataset) or []
+    names = class_names_of_weights(weights) or read_class_names(config, dataset) or []
     if len(names) != config.arch.class_num:
         names = [str(number) for number in range(config.arch.class_num)]
-    return write_report(folder, dataset, answers.table(dataset), names, figures, config.arch.name, mistakes)
+    return write_report(folder, dataset, predictions.table(dataset), names, figures, config.arch.name, mistakes)

@@ -6,6 +6,7 @@ import hashlib
 import json
 import logging
 import os
+import re
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -186,7 +187,7 @@ class TeacherCache:
 
 RECORD = "cache.json"
 # What a cache must agree on with the run that reads it, and what is said if it does not.
-MEANINGS = {
+MISMATCHES = {
     "teacher": "another teacher", "stages": "other stages", "settings": "other operators, sizes or outputs",
     "images": "other images",
 }  # fmt: skip
@@ -238,7 +239,7 @@ def open_cache(
         raise refuse(f"{folder} is no whole cache ({error}); remove it, or name another folder") from error
     for key, value in wanted.items():
         if record.get(key) != value:
-            raise refuse(f"{folder} is of {MEANINGS[key]}; remove it, or name another folder")
+            raise refuse(f"{folder} is of {MISMATCHES[key]}; remove it, or name another folder")
     if damaged:
         raise refuse(f"{folder}/{damaged[0]} is damaged (its checksum differs); remove the folder")
     logger.info("teacher's outputs: from %s", folder)
@@ -290,14 +291,12 @@ def _as_list(outputs: Outputs) -> list[paddle.Tensor]:
 
 
 def external_data(file: Path) -> list[Path]:
-    """Returns the files that hold weights of an ONNX file outside of it; none where `onnx` is not installed."""
-    try:
-        import onnx
-    except ImportError:
-        return []
-    weights = onnx.load(str(file), load_external_data=False).graph.initializer
-    names = {entry.value for tensor in weights for entry in tensor.external_data if entry.key == "location"}
-    return [file.with_name(name) for name in sorted(names)]
+    """Returns the files that hold weights of an ONNX file outside of it; needs no package that reads such files."""
+    content = file.read_bytes()
+    # An entry of protobuf: field 1, the key, then field 2, the length of the name in a byte and the name.
+    starts = [match.end() for match in re.finditer(rb"\n\x08location\x12(?=.)", content, re.DOTALL)]
+    names = {content[start + 1 : start + 1 + content[start]].decode(errors="replace") for start in starts}
+    return [file.parent / name for name in sorted(names) if (file.parent / name).is_file()]
 
 
 def _checksum_of(dataset: ImageDataset) -> str:

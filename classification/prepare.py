@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from PIL import Image
 
-from classification.build import evaluation_numbering, open_dataset
+from classification.build import evaluation_label_order, open_dataset
 from classification.config import Config
 from classification.data.datasets import Cifar100, DatasetError, ImageFolder
 from ppcls_ext.engine.loader import copies_before
@@ -76,7 +76,7 @@ def write_samples(config: Config, part: str, count: int, output: Path, seed: int
     settings = config.eval if part == "Eval" else config.train
     if settings is None:
         raise UserError(f"{config.document.path}: has no section DataLoader.{part}")
-    dataset = open_dataset(config, settings, evaluation_numbering(config) if part == "Eval" else None)
+    dataset = open_dataset(config, settings, evaluation_label_order(config) if part == "Eval" else None)
     chosen = choose_evenly(dataset.labels, count or len(dataset), seed)
     value_range = depth.range_of(depth.settle(config.document.data, lambda index: dataset.load(index)[0], len(dataset)))
     folders: dict[int, str] = {}
@@ -103,7 +103,7 @@ def write_samples(config: Config, part: str, count: int, output: Path, seed: int
 def choose_evenly(labels: np.ndarray, count: int, seed: int) -> np.ndarray:
     """Returns up to ``count`` indices into labels, ``int64`` rising, taking one of each class in turn."""
     order = np.random.default_rng(seed).permutation(len(labels))
-    # The how-manieth of its class each image is: all first ones come before all second ones.
+    # Rank of each image within its class: all first ones come before all second ones.
     turn = copies_before(labels[order])
     return np.sort(order[np.argsort(turn, kind="stable")[:count]])
 

@@ -211,10 +211,10 @@ class DistilledTask(PretrainingTask):
     def forward(self, batch: dict[str, Any], seed: int) -> TrainOutput:
         """Returns the loss of a batch: ``image`` ``[N, C, H, W]``, ``index`` ``[N]``."""
         with self.precision.autocast():
-            taught = self.distillation.teach(batch["image"], batch["index"])
+            teacher_outputs = self.distillation.compute_teacher_outputs(batch["image"], batch["index"])
             seed_everything(seed)
             output = self.network(batch["image"])
-        return TrainOutput(output, *self.distillation.losses(None, output, taught))
+        return TrainOutput(output, *self.distillation.losses(None, output, teacher_outputs))
 
     def pictures(self, images: paddle.Tensor) -> list[list[np.ndarray]]:
         """Returns for each image itself, and, with features, how alike those of the last compared stage are there."""
@@ -222,7 +222,7 @@ class DistilledTask(PretrainingTask):
         if self.distillation.settings.features is None:
             return [[picture] for picture in pictures]
         ours = self.distillation.network(images)[1][-1].astype("float32")
-        theirs = self.distillation.teach(images)[1][-1].astype("float32")
+        theirs = self.distillation.compute_teacher_outputs(images)[1][-1].astype("float32")
         if theirs.shape[2:] != ours.shape[2:]:
             theirs = functional.adaptive_avg_pool2d(theirs, ours.shape[2:])
         ours, theirs = ours - ours.mean(axis=1, keepdim=True), theirs - theirs.mean(axis=1, keepdim=True)

@@ -31,7 +31,7 @@ MOST_ROWS, WORST_ROWS = 40, 20
 FIGURES = ["precision", "recall", "f1"]
 
 
-class Answers:
+class Predictions:
     """The best ``topk`` classes of each of so many images, gathered over batches, and over processes with shares."""
 
     def __init__(self, images: int, topk: int) -> None:
@@ -41,7 +41,7 @@ class Answers:
         self._table = np.zeros([images, 2 + 2 * topk])
 
     def note(self, indices: np.ndarray, labels: np.ndarray, logits: np.ndarray) -> None:
-        """Keeps the answers to a batch: ``indices``, ``labels`` ``int64`` ``[N]``, ``logits`` ``float32`` ``[N, K]``.
+        """Keeps those of a batch: ``indices``, ``labels`` ``int64`` ``[N]``, ``logits`` ``float32`` ``[N, K]``.
 
         Of an image with a NaN among its logits nothing but that is kept.
         """
@@ -103,8 +103,9 @@ def write_report(
     A class without images has no figures, one that is never predicted has no precision: null, an empty cell, ``-``, and
     in no mean.
 
-    The folder is made, files of an earlier evaluation are replaced. ``table`` is that of :class:`Answers`, ``names``
-    are those of all K classes. So many ``mistakes`` are drawn, the most confident first, below each the true class.
+    The folder is made, files of an earlier evaluation are replaced. ``table`` is that of :class:`Predictions`,
+    ``names`` are those of all K classes. So many ``mistakes`` are drawn, the most confident first, below each the true
+    class.
 
     Returns:
         The content of ``figures.json``.

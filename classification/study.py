@@ -27,6 +27,7 @@ from pydantic import AfterValidator
 from classification.config import Config, load_config
 from ppcls_ext.deploy.published import PUBLISHED_ON_CIFAR100, Published
 from ppcls_ext.engine.environment import InterruptWatch
+from ppcls_ext.preprocess import depth
 from ppcls_ext.utils.config import ConfigLoader, Document, apply_override, changed_keys, load_config_file
 from ppcls_ext.utils.errors import ConfigError, Interrupted, UserError, suggestion
 from ppcls_ext.utils.files import is_locked, lock_folder, write_json
@@ -47,8 +48,8 @@ WITHOUT_EFFECT = (
     "DataLoader.Eval.loader", "Infer",
 )  # fmt: skip
 # Where data stand. A run that goes on elsewhere may go on with other data; of a finished one the place means nothing.
-PLACES = tuple(f"DataLoader.{part}.dataset.{name}" for part in ("Train", "Eval")
-               for name in ("data_file", "image_root", "cls_label_path"))  # fmt: skip
+DATA_PATH_KEYS = tuple(f"DataLoader.{part}.dataset.{name}" for part in ("Train", "Eval")
+                       for name in ("data_file", "data_dir", "image_root", "cls_label_path"))  # fmt: skip
 SHOWN_CHANGES = 3
 POLL_SECONDS = 0.25
 
@@ -266,13 +267,16 @@ def refuse_changed_runs(runs: Sequence[Run], training: bool = True) -> None:
     Raises:
         ConfigError: it was not; one line for each run. Unless they are for ``training``, data may have been moved.
     """
-    lines, without_effect = [], WITHOUT_EFFECT if training else WITHOUT_EFFECT + PLACES
+    lines, without_effect = [], WITHOUT_EFFECT if training else WITHOUT_EFFECT + DATA_PATH_KEYS
     for run in runs:
         try:
             before = yaml.load((run.folder / "config.yaml").read_text(encoding="utf-8"), Loader=ConfigLoader)
         except (OSError, ValueError, yaml.YAMLError):
             continue
-        now = yaml.load(run.config.to_yaml(), Loader=ConfigLoader)
+        config, trained = run.config, depth.statement_in(before)
+        if trained and depth.is_auto(depth.statement_in(config.document.data)):
+            config = config.with_depth(trained)
+        now = yaml.load(config.to_yaml(), Loader=ConfigLoader)
         changed = changed_keys(before, now, without_effect) if isinstance(before, dict) else []
         if changed:
             shown = "; ".join(changed[:SHOWN_CHANGES]) + ("; ..." if len(changed) > SHOWN_CHANGES else "")

@@ -60,7 +60,9 @@ def write_report(
         latencies = measure_latencies({row.name: row.config for row in built}, threads, rounds)
     elif table.is_file():
         try:
-            latencies = pandas.read_csv(table, float_precision="round_trip")[NETWORK + LATENCY]
+            # A row may be called 0.5, or NA.
+            latencies = pandas.read_csv(table, float_precision="round_trip", dtype=dict.fromkeys(NETWORK, str),
+                                        keep_default_na=False, na_values=[""])[NETWORK + LATENCY]
         except (ValueError, KeyError) as error:
             logger.warning("%s: no earlier times of an image to keep: %s", table, error)
     rows = rows.merge(latencies, how="left", on=[name for name in NETWORK if name in latencies])

@@ -25,7 +25,7 @@ from ppcls_ext.arch.outputs import logits_of
 from ppcls_ext.arch.registry import list_models
 from ppcls_ext.engine.bad_images import BadImages
 from ppcls_ext.engine.checkpoint import Checkpoint, depth_to_continue, export_optimizer_state, import_optimizer_state
-from ppcls_ext.engine.class_balance import class_sampling, settle_class_weights
+from ppcls_ext.engine.class_balance import settle_class_weights
 from ppcls_ext.engine.ema import ExponentialMovingAverage
 from ppcls_ext.engine.environment import (
     Environment,
@@ -173,11 +173,8 @@ class ClassificationTask(Task):
         """Opens the batches and, if the run evaluates, the evaluation data, whose labels must mean the same."""
         config, run, environment = self.config, self.config.run, self.environment
         self.class_names = build.read_class_names(config, self.dataset)
-        names = [*(self.class_names or []), *map(str, range(len(self.class_names or []), config.arch.class_num))]
-        factors, self.class_weights = None, None
-        if run.class_sampling is not None:
-            factors, line = class_sampling(run.class_sampling, self.dataset.labels, names)
-            logger.info(line)
+        names = build.names_of_all_classes(config, self.class_names)
+        factors, self.class_weights = build.sampling_factors(config, self.dataset, names), None
         if run.class_weights is not None:
             counts = np.bincount(self.dataset.labels, factors, len(names))
             problem = partial(config.document.problem, "Global.class_weights")
@@ -257,15 +254,17 @@ class ClassificationTask(Task):
     def forward(self, batch: dict[str, Any], seed: int) -> TrainOutput:
         """Returns logits and loss of a batch; all randomness of the pass (dropped paths) follows from ``seed``."""
         with self.precision.autocast():
-            taught = self.distillation.teach(batch["image"], batch.get("index")) if self.distillation else None
+            teacher_outputs = None
+            if self.distillation is not None:
+                teacher_outputs = self.distillation.compute_teacher_outputs(batch["image"], batch.get("index"))
             seed_everything(seed)
             output = self.network(batch["image"])
         logits = logits_of(output)
         label, label_mixed, share = batch["label"], batch["label_mixed"], float(batch["lam"])
         loss = self.config.train_loss(logits, label, label_mixed, share, self.class_weights)
-        if self.distillation is None or taught is None:
+        if self.distillation is None or teacher_outputs is None:
             return TrainOutput(logits, loss)
-        return TrainOutput(logits, *self.distillation.losses(loss, output, taught))
+        return TrainOutput(logits, *self.distillation.losses(loss, output, teacher_outputs))
 
     def no_sync_until_update(self, closes_update: bool) -> contextlib.AbstractContextManager[Any]:
         """Returns the context of a forward and backward pass: only an update's last batch all-reduces gradients."""
@@ -353,7 +352,7 @@ class ClassificationTask(Task):
         sampling = self.config.run.class_sampling
         return {
             "seed": self.environment.seed, "images": len(self.dataset), "update_freq": self.update_freq,
-            "images_per_step": self.batches.sampler.global_batch_size,
+            "images_per_step": self.batches.sampler.global_batch_size, "shuffle": self.batches.sampler.shuffle,
             **({"class_sampling": sampling} if sampling is not None else {}),
         }  # fmt: skip
 
@@ -369,9 +368,11 @@ class ClassificationTask(Task):
             "ema_updates": self.ema.updates if self.ema else 0,
             "class_names": self.class_names,
             # Class folders are told by their names.
-            "label_numbering": None if self.dataset.class_names else self.dataset.numbering,
+            "label_numbering": None if self.dataset.class_names else self.dataset.label_order,
             "arch": {"name": self.config.arch.name, "arguments": self.config.arch.arguments},
             "pretraining": self.config.pretraining.name if self.config.pretraining else None,
+            # Where nothing is evaluated that could choose between both.
+            **({"evaluated_weights": "ema"} if self.ema is not None and self.eval_batches is None else {}),
         }
 
     def arrays(self) -> dict[str, dict[str, np.ndarray] | None]:

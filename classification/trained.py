@@ -11,7 +11,13 @@ from typing import Any
 import numpy as np
 import paddle
 
-from classification.build import build_network, evaluation_numbering, load_pretrained, open_quietly, read_class_names
+from classification.build import (
+    build_network,
+    evaluation_label_order,
+    load_pretrained,
+    open_if_present,
+    read_class_names,
+)
 from classification.config import Config
 from ppcls_ext.deploy.export import example_images, export_classifier
 from ppcls_ext.deploy.verify import EagerBackend
@@ -63,7 +69,7 @@ class Trained:
             self.model, folder, model_name=self.config.arch.name, class_num=self.config.arch.class_num,
             image_shape=self.config.run.image_shape, preprocess=self.transforms, topk=self.config.topk,
             classes=self.class_names, formats=formats, precisions=precisions,
-            images={**_evaluation_images(self.config, self.class_names), **example_images()},
+            images={**_evaluation_images(self.config), **example_images()},
         )  # fmt: skip
 
 
@@ -84,15 +90,16 @@ def load_trained(config: Config) -> Trained:
     load_pretrained(config, model, fine_tune=False)
     model.eval()
     names = class_names_of_weights(weights)
-    names = names or read_class_names(config, open_quietly(config, config.eval, evaluation_numbering(config)))
+    names = names or read_class_names(config, open_if_present(config, config.eval, evaluation_label_order(config)))
     if names is not None and len(names) != config.arch.class_num:
         logger.warning("%d class names for %d classes: numbers are shown", len(names), config.arch.class_num)
         names = None
     return Trained(config, model, names)
 
 
-def _evaluation_images(config: Config, names: Sequence[str] | None) -> dict[str, bytes | np.ndarray]:
-    dataset = open_quietly(config, config.eval, evaluation_numbering(config, names=names))
+def _evaluation_images(config: Config) -> dict[str, bytes | np.ndarray]:
+    weights = find_weights(config.run.pretrained_model)
+    dataset = open_if_present(config, config.eval, evaluation_label_order(config, weights=weights))
     images: dict[str, bytes | np.ndarray] = {}
     for index in [] if dataset is None else dataset.spread(COMPARED_IMAGES):
         try:

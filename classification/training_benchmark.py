@@ -58,7 +58,8 @@ def open_paddleclas(name: str, size: int, batch: int, checkout: str) -> Opened:
 
     from ppcls_ext import plugin, register
 
-    folder = Path(tempfile.mkdtemp(prefix="training-benchmark-"))
+    temporary = tempfile.TemporaryDirectory(prefix="training-benchmark-")
+    folder = Path(temporary.name)
     for index in range(batch):
         Image.new("RGB", (size, size)).save(folder / f"{index}.png")
     (folder / "list.txt").write_text("".join(f"{index}.png 0\n" for index in range(batch)), encoding="utf-8")
@@ -85,6 +86,7 @@ def open_paddleclas(name: str, size: int, batch: int, checkout: str) -> Opened:
         "profiler_options": None,
     }  # fmt: skip
     engine = plugin.checkout_engine(checkout, config, register)
+    temporary.cleanup()  # the engine is fed by hand
     import paddle
 
     images, labels = (paddle.to_tensor(array) for array in random_batch(size, batch))

@@ -1,7 +1,7 @@
 """PaddleClas integration: the only file that imports it, from a checkout on ``sys.path`` or from the wheel.
 
 `put_into_namespace` puts our models among PaddleClas's architectures, so that its unmodified trainer builds them from
-YAML; `toolkit_architecture` takes PaddleClas's architectures the other way, into our trainer.
+YAML; `build_toolkit_network` takes PaddleClas's architectures the other way, into our trainer.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import inspect
+import re
 import sys
 import typing
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -22,6 +23,11 @@ from ppcls_ext.utils.signature import REQUIRED, Parameter
 # What this module put into a namespace, so that it never takes the place of anything else.
 _registered: dict[tuple[str, str], type] = {}
 
+
+# Make PaddleClas download a pickle, or unpickle a file: weights come in through our own loader only.
+DOWNLOADS = ("pretrained", "use_ssld")
+# PaddleClas evaluates some texts (norm_layer, act, lr_mult_list): a name alone, its own or a layer's, calls nothing.
+_PLAIN_NAME = re.compile(r"(nn\.)?\w*(\[\d+\])?", re.ASCII)
 
 # The class of a model of ours for the arguments of a configuration, and all arguments of that class.
 NetworkOf = Callable[[str, Mapping[str, Any]], type]
@@ -75,7 +81,39 @@ def toolkit_architectures() -> list[str]:
     )
 
 
-def toolkit_architecture(name: str) -> Any:
+def build_toolkit_network(name: str, arguments: Mapping[str, Any]) -> Any:
+    """Builds PaddleClas's architecture ``name`` with random weights; the arguments may come from anybody's file.
+
+    Raises:
+        ValueError: a text among them is more than a name, which PaddleClas might evaluate, or a value is refused.
+    """
+    for argument, value in arguments.items():
+        for text in _texts_in(value):
+            if not _PLAIN_NAME.fullmatch(text):
+                allowed = "PaddleClas evaluates texts: only names such as nn.LayerNorm or relu are allowed"
+                raise ValueError(f"{argument}: {allowed}, got {text!r}")
+    build = _architecture(name)
+    # A few download unless they are told not to.
+    own = {word: False for word in DOWNLOADS if word in inspect.signature(build).parameters}
+    try:
+        return build(**arguments, **own)
+    except (ArithmeticError, AttributeError, LookupError, NameError, TypeError) as error:
+        if "multiple values for" in str(error):
+            # What the row of the table fixes cannot be given again.
+            message = f"{name}: {str(error).partition('() ')[2]}: the architecture fixes it itself"
+            raise ValueError(message) from error
+        raise ValueError(f"{name} refuses a value: {error}") from error
+
+
+def _texts_in(value: Any) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, Mapping | list | tuple):
+        for part in [*value, *value.values()] if isinstance(value, Mapping) else value:
+            yield from _texts_in(part)
+
+
+def _architecture(name: str) -> Any:
     """Returns PaddleClas's class or function that builds architecture ``name``."""
     return getattr(_import_toolkit().backbone, name)
 
@@ -86,10 +124,10 @@ def toolkit_parameters(name: str) -> dict[str, Parameter]:
     Most are functions ``Name(pretrained=False, use_ssld=False, **kwargs)`` that hand ``**kwargs`` to a model class,
     and some of those classes swallow whatever they do not know. What such a function really takes is the union of its
     named parameters and of those of the functions and model classes of its module that it uses. Where PaddleClas does
-    not annotate (it rarely does), a parameter whose default is a number takes numbers.
+    not annotate (it rarely does), a parameter whose default is a number takes numbers. ``DOWNLOADS`` are left out.
     """
     parameters: dict[str, Parameter] = {}
-    for function in _reached(toolkit_architecture(name), set()):
+    for function in _reached(_architecture(name), set()):
         hints = typing.get_type_hints(function) if function.__annotations__ else {}
         for given in inspect.signature(function).parameters.values():
             if given.kind not in (given.VAR_POSITIONAL, given.VAR_KEYWORD) and given.name != "self":
@@ -102,7 +140,7 @@ def toolkit_parameters(name: str) -> dict[str, Parameter]:
             for constant in function.__code__.co_consts:
                 if isinstance(constant, str) and constant.isidentifier():
                     parameters.setdefault(constant, Parameter(constant, Any, None))
-    return parameters
+    return {word: parameter for word, parameter in parameters.items() if word not in DOWNLOADS}
 
 
 def _annotation_by_default(parameter: inspect.Parameter) -> Any:

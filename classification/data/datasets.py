@@ -7,6 +7,7 @@ import json
 import logging
 import os
 import tarfile
+import zlib
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -44,16 +45,16 @@ class ImageDataset(ABC):
     Attributes:
         labels: ``int64`` ``[length]``, the class of each image.
         class_names: name of each class by number, or None where the data carry none.
-        numbering: what an evaluation set takes over, so that its numbers mean the same: the folders, or the labels of
+        label_order: what an evaluation set takes over, so that its numbers mean the same: the folders, or the labels of
             the list as they were before ``relabel``, by class number. None where the data state the numbers.
-        lacking: names of the classes of a given ``numbering`` that have no image.
+        lacking: names of the classes of a given ``label_order`` that have no image.
         held_out: how many images belong to the other side of ``split``.
         value_range: for those who decode without the operators: what ``decode_image`` makes bytes of.
     """
 
     labels: np.ndarray
     class_names: list[str] | None = None
-    numbering: list[Any] | None = None
+    label_order: list[Any] | None = None
     lacking: Sequence[str] = ()
     held_out: int = 0
     value_range: Range | None = None
@@ -155,7 +156,7 @@ def check_labels(dataset: ImageDataset, class_num: int) -> None:
 def relabel_hint(dataset: ImageDataset) -> str:
     """Says that ``relabel: True`` helps a list whose labels begin at 1 or have gaps; empty for any other data set."""
     used = np.unique(dataset.labels)
-    if not isinstance(dataset, ImageNetDataset) or dataset.numbering is not None or used[0] < 0:
+    if not isinstance(dataset, ImageNetDataset) or dataset.label_order is not None or used[0] < 0:
         return ""
     count = len(used)
     if used[-1] == count - 1:
@@ -190,16 +191,16 @@ class ImageNetDataset(_Files):
         delimiter: what stands between path and label; a space when absent. The last one of a line counts, so paths may
             hold it too.
         relabel: numbers the labels that occur 0, 1, 2, ... in ascending order.
-        numbering: of the training set; ``relabel`` numbers by it, for a list may lack some of its labels.
+        label_order: of the training set; ``relabel`` numbers by it, for a list may lack some of its labels.
 
     Raises:
         DatasetError: the folder or the list does not exist, the list is empty, a line is malformed (its number is
-            given), a path that is not there fits several files, or a label is not in ``numbering``.
+            given), a path that is not there fits several files, or a label is not in ``label_order``.
     """
 
     def __init__(
         self, image_root: str, cls_label_path: str, delimiter: str | None = None, relabel: bool = False,
-        numbering: Sequence[Any] | None = None,
+        label_order: Sequence[Any] | None = None,
     ) -> None:  # fmt: skip
         self.image_root = existing(image_root, "image_root", folder=True)
         file = existing(cls_label_path, "cls_label_path")
@@ -209,11 +210,11 @@ class ImageNetDataset(_Files):
         for number, line in enumerate(text.split("\n"), start=1):
             if not line.strip():
                 continue
-            path, *rest = line.strip().rsplit(delimiter, 1)
+            path, *rest = line.strip().rsplit(delimiter or None, 1)
             try:
-                labels.append(int(rest[0]))
-            except (IndexError, ValueError):
-                separator = "a space" if delimiter is None else repr(delimiter)
+                labels.append(np.int64(int(rest[0])))
+            except (IndexError, OverflowError, ValueError):
+                separator = repr(delimiter) if delimiter else "a space"
                 message = f"{file}, line {number}: expected a path, {separator} and a whole number, got {line!r}"
                 raise DatasetError("cls_label_path", message) from None
             self.paths.append(path.strip())
@@ -223,8 +224,8 @@ class ImageNetDataset(_Files):
             self.paths = match_names(self.image_root, self.paths, str(file))
         self.labels = np.asarray(labels, dtype=np.int64)
         if relabel:
-            self.numbering = np.unique(self.labels).tolist() if numbering is None else list(numbering)
-            new = {label: number for number, label in enumerate(self.numbering)}
+            self.label_order = np.unique(self.labels).tolist() if label_order is None else list(label_order)
+            new = {label: number for number, label in enumerate(self.label_order)}
             unknown = [label for label in np.unique(self.labels).tolist() if label not in new]
             if unknown:
                 message = f"{file} has the label {unknown[0]}, which the training list does not have"
@@ -266,17 +267,17 @@ class ImageFolder(_Files):
         split: ``train`` or ``val`` side of a held-out part that is drawn at random; all images when absent.
         holdout: share of each class that goes to ``val``.
         seed: seed of that draw. The draw depends on the file names, so the same folder gives the same split anywhere.
-        numbering: the classes of the training set. Of these folders some may be missing or empty; without it every
+        label_order: the classes of the training set. Of these folders some may be missing or empty; without it every
             class folder must hold images.
 
     Raises:
         DatasetError: the folder does not exist, holds no class folder with images, or holds ``train`` and the like
-            with the class folders below; or a class is not in ``numbering``.
+            with the class folders below; or a class is not in ``label_order``.
     """
 
     def __init__(
         self, image_root: str, split: Literal["train", "val"] | None = None, holdout: HeldOut = 0.2, seed: int = 0,
-        numbering: Sequence[Any] | None = None,
+        label_order: Sequence[Any] | None = None,
     ) -> None:  # fmt: skip
         root = existing(image_root, "image_root", folder=True)
         folders = _folders_in(root)
@@ -299,7 +300,7 @@ class ImageFolder(_Files):
             if count > 1:
                 message = f"{root} holds {count} folders of the class '{name}', whose names differ in their bytes only"
                 raise DatasetError("image_root", message)
-        self.class_names = self.numbering = names if numbering is None else [*numbering]
+        self.class_names = self.label_order = names if label_order is None else [*label_order]
         self.image_root, self.paths, labels = Path(), [], []
         for folder, name in zip(folders, names, strict=True):
             if name not in self.class_names:
@@ -307,7 +308,7 @@ class ImageFolder(_Files):
                 message = f"{folder} is a class that the training data do not have{near}"
                 raise DatasetError("image_root", f"{message}; they have {', '.join(self.class_names)}")
             images = images_in(folder)
-            if not images and numbering is None:
+            if not images and label_order is None:
                 raise DatasetError("image_root", f"{folder} holds no images ({', '.join(sorted(SUFFIXES))})")
             self.paths.extend(images)
             labels.extend([self.class_names.index(name)] * len(images))
@@ -466,7 +467,7 @@ def _archive_members(data_file: str, wanted: tuple[str, ...]) -> Iterator[tuple[
                 stream = archive.extractfile(member) if name in wanted else None
                 if stream is not None:
                     yield name, stream.read()
-    except (tarfile.TarError, EOFError, OSError) as error:
+    except (tarfile.TarError, EOFError, OSError, zlib.error) as error:
         raise DatasetError("data_file", f"{data_file} is damaged or not a .tar.gz archive ({error})") from error
 
 

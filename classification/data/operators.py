@@ -6,14 +6,22 @@ Operators with ``random = True`` are called with a generator. Names and argument
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Annotated, Any, Literal, Protocol
 
 import numpy as np
 
 from classification.data.colour import ColorJitter, RandomGrayscale, TimmAutoAugment
 from classification.data.geometry import Pad, RandCropImage, RandFlipImage, RandomCropImage, RandomRotation
-from ppcls_ext.preprocess.operators import OPERATORS, NormalizeImage, build_named, entries_of, split_entry
+from ppcls_ext.preprocess.operators import (
+    OPERATORS,
+    NormalizeImage,
+    ToCHWImage,
+    build_named,
+    entries_of,
+    split_entry,
+)
+from ppcls_ext.preprocess.sonar import SonarEnhance
 from ppcls_ext.utils.errors import ConfigError
 from ppcls_ext.utils.signature import Limits, PositiveNumber, Probability, convert
 
@@ -98,6 +106,25 @@ def normalisation_of(operators: Sequence[Any]) -> tuple[np.ndarray, np.ndarray]:
         if isinstance(operator, NormalizeImage):
             return operator.factors, operator.offsets
     return np.ones(3, np.float32), np.zeros(3, np.float32)
+
+
+# Compute on bytes, besides what has ``backend: pil``.
+_ON_BYTES = (ColorJitter, RandomRotation, SonarEnhance, TimmAutoAugment)
+
+
+def misplaced(operators: Sequence[Any]) -> Iterator[tuple[int, str]]:
+    """Yields number and fault of each operator that stands behind one whose result it cannot take."""
+    normalised, turned = False, None
+    for number, operator in enumerate(operators):
+        if normalised and (isinstance(operator, _ON_BYTES) or getattr(operator, "backend", None) == "pil"):
+            yield number, "works on bytes: it must stand before NormalizeImage"
+        elif turned and not isinstance(operator, NormalizeImage | RandomErasing):
+            yield number, f"works on images [H, W, 3]: it must stand before {turned}"
+        normalised = normalised or isinstance(operator, NormalizeImage)
+        if isinstance(operator, ToCHWImage):
+            turned = turned or "ToCHWImage"
+        elif getattr(operator, "channel_first", False):
+            turned = "an operator with channel_first: True"
 
 
 TRAIN_OPERATORS: dict[str, type[Any]] = OPERATORS | {

@@ -116,13 +116,7 @@ def build_model(name: str, **arguments: Any) -> nn.Layer:
     from ppcls_ext import plugin
 
     with _parameter_names_of_its_own():
-        try:
-            return plugin.toolkit_architecture(name)(**checked)
-        except TypeError as error:
-            if "multiple values for" not in str(error):
-                raise
-            # What the row of the table fixes cannot be given again.
-            raise ValueError(f"{name}: {str(error).partition('() ')[2]}: the architecture fixes it itself") from error
+        return plugin.build_toolkit_network(name, checked)
 
 
 @contextlib.contextmanager

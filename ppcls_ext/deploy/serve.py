@@ -36,6 +36,7 @@ from ppcls_ext.preprocess.decode import TooManyPixelsError, header_of
 from ppcls_ext.preprocess.samples import AnyRange
 from ppcls_ext.runtime import BACKENDS, DetectionPredictor, Predictor
 from ppcls_ext.runtime.predictor import RECOMMENDED, threshold_of
+from ppcls_ext.runtime.report import results_of
 from ppcls_ext.utils.errors import UserError, suggestion
 
 logger = logging.getLogger(__name__)
@@ -248,14 +249,7 @@ def create_app(
         }  # fmt: skip
         if preview:
             answer["preview"] = preview_of(data, getattr(predictor, "enhance", None), predictor.value_range)
-        if not detects:
-            rows = zip(prediction.class_ids, prediction.labels, prediction.scores, strict=True)
-            return {**answer, "predictions": [dict(zip(("class_id", "label", "score"), row, strict=True))
-                                              for row in rows]}  # fmt: skip
-        rows = zip(prediction.labels.tolist(), prediction.scores.tolist(), prediction.boxes.tolist(), strict=True)
-        rows = [{"class_id": index, "label": predictor.label(index), "score": score, "box": box}
-                for index, score, box in rows]  # fmt: skip
-        return {**answer, "width": prediction.width, "height": prediction.height, "detections": rows}
+        return {**answer, **results_of(prediction, predictor)}
 
     return app
 

@@ -31,8 +31,8 @@ def class_weights(
     Args:
         stated: ``balanced`` (each class as much as any other), ``effective_number`` (Cui et al., Class-Balanced Loss,
             arXiv 1901.05555, equation 2: as 1 / (1 - beta^n) for n examples, beta 0.999), a number for each class, or
-            numbers by name, 1 for the classes that are not named. The first two are scaled so that the mean over the
-            examples is 1, and with it the size of the loss.
+            numbers by name (or number, where no class is called so), 1 for the classes that are not named. The first
+            two are scaled so that the mean over the examples is 1, and with it the size of the loss.
         names: of the K classes.
         counts: examples that an epoch shows of each, ``[K]``; a class without any counts 1.
 
@@ -40,7 +40,8 @@ def class_weights(
         ValueError: a name is unknown, or there are more or fewer numbers than classes.
     """
     if isinstance(stated, dict):
-        given = {str(name): weight for name, weight in stated.items()}
+        numbered = {str(number): name for number, name in enumerate(names)}
+        given = {key if (key := str(one)) in names else numbered.get(key, key): stated[one] for one in stated}
         if unknown := [name for name in given if name not in names]:
             classes = ", ".join(names[:SHOWN]) + (", ..." if len(names) > SHOWN else "")
             raise ValueError(f"there is no class '{unknown[0]}'{suggestion(unknown[0], names)}; the classes: {classes}")

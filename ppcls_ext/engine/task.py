@@ -129,7 +129,8 @@ class RunProgress:
         updates: optimizer steps done.
         best_metric: best value so far of the task's metric, ``UNDEFINED`` while there is none.
         best_epoch: the epoch (from 1) it belongs to; where the metric is undefined the last one evaluated.
-        evaluated_weights: ``ema`` or ``model``: which weights did better at the last evaluation.
+        evaluated_weights: ``ema`` or ``model``: which weights did better at the last evaluation; where there is
+            none, a task's ``state`` may say it.
         history: one record for each finished epoch.
         patience_from: finished epochs whose evaluations early stopping does not wait for: those of another plan.
         sums: sums over the epoch under way.
@@ -231,8 +232,9 @@ class Task(abc.ABC):
         """
         state, where = checkpoint.state, f"checkpoint of epoch {checkpoint.state['epoch']}"
         self.check(checkpoint, where)
-        before = state["data_order"]
         now = self.data_order()
+        # Earlier versions did not note whether they shuffle.
+        before = {"shuffle": now.get("shuffle"), **state["data_order"]}
         keys = [key for key in {**before, **now} if before.get(key) != now.get(key)]
         cut = "; ".join(f"{key} {before.get(key)} -> {now.get(key)}" for key in keys)
         if cut and state["step"]:

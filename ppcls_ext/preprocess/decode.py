@@ -20,12 +20,13 @@ import io
 import os
 import re
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import simplejpeg
-from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageFile, UnidentifiedImageError
 
 from ppcls_ext.preprocess import samples
 from ppcls_ext.preprocess.content import FORMATS, RAW, is_cut, kind_of, what_is, why_not_read
@@ -133,6 +134,7 @@ def rgb_of(
     Args:
         image: an array of ``uint8`` or ``uint16``: grey ``[H, W]`` or ``[H, W, 1]``, RGB ``[H, W, 3]``, with
             transparency ``[H, W, 4]``; or a Pillow image of any mode, which is turned upright as its EXIF data say.
+            Of colours of 16 bits it keeps 8: a ``value_range`` for such a file, not loaded yet, is an error.
         name, value_range, note: see :func:`decode_image`.
         on_white: transparent pictures are laid on white; else their colours count alone.
 
@@ -141,28 +143,26 @@ def rgb_of(
     """
     if isinstance(image, Image.Image):
         try:
-            upright = ImageOps.exif_transpose(image)
+            return _rgb_of_pillow(image, value_range, note, None, on_white)
+        except SampleError as error:
+            raise ImageError(name, str(error)) from error
         except Exception as error:  # Pillow loads files when they are used, and its readers raise nearly anything.
             raise ImageError(name, f"is a Pillow image that cannot be loaded ({error})") from error
-        if upright.mode != "F" and not upright.mode.startswith("I"):
-            return _to_rgb_array(upright, on_white)
-        values = np.asarray(upright)
-    else:
-        values = _checked_array(image, name)
+    values = _checked_array(image, name)
     if values.dtype.kind == "u" and values.dtype.itemsize == 2:
         values = values.astype(np.uint16, copy=False)
     if values.dtype != np.uint8:
         try:
             if note is not None:
                 note(values, 65535)
-            upright = samples_to_image(values, value_range, 65535)
+            picture = samples_to_image(values, value_range, 65535)
         except SampleError as error:
             raise ImageError(name, str(error)) from error
     elif values.ndim == 3 and values.shape[2] == 3:
         return values
     else:
-        upright = Image.fromarray(np.ascontiguousarray(values))
-    return _to_rgb_array(upright, on_white)
+        picture = Image.fromarray(np.ascontiguousarray(values))
+    return _to_rgb_array(picture, on_white)
 
 
 def _checked_array(image: Any, name: str) -> np.ndarray:
@@ -251,13 +251,21 @@ def _upright(pixels: np.ndarray, data: bytes) -> np.ndarray:
     start = data.find(EXIF, 0, 65536)
     if start < 0:
         return pixels
-    exif = Image.Exif()
-    try:
+
+    def read() -> Image.Exif:
+        exif = Image.Exif()
         exif.load(data[start : start + 65536])
-        orientation = exif.get(ORIENTATION, 1)
-    except Exception:  # noqa: BLE001 - Pillow's reader raises nearly anything; damaged EXIF data turn nothing.
-        return pixels
-    return samples.turned(pixels, orientation)
+        return exif
+
+    return samples.turned(pixels, orientation_of(read))
+
+
+def orientation_of(read_exif: Callable[[], Image.Exif]) -> int:
+    """Reads EXIF data; returns their number for how the camera was held, 1 where they are damaged or say nothing."""
+    try:
+        return read_exif().get(ORIENTATION, 1)
+    except Exception:  # noqa: BLE001 - Pillow's reader raises nearly anything.
+        return 1
 
 
 def _has_hole(data: bytes) -> bool:
@@ -321,27 +329,36 @@ def _decode_with_pillow(data: bytes, name: str, value_range: AnyRange, note: Not
     ImageFile.LOAD_TRUNCATED_IMAGES = False
     with _opened(data, name) as image:
         try:
-            form = samples.deep_form(image)
-            # OpenCV, which reads the samples of colours, turns TIFFs only.
-            colour = form is not None and form.colour
-            orientation = image.getexif().get(ORIENTATION, 1) if colour and image.format != "TIFF" else 1
-            image.load()
-            upright = ImageOps.exif_transpose(image)
-            # What Pillow makes of these by itself is the upper byte.
-            by_pillow = form is None or (value_range is None and (colour or form.rescaled))
-            if form is not None and (note is not None or not by_pillow):
-                values = samples.stored_samples(form, upright, data, orientation)
-                if note is not None:
-                    note(values, form.largest)
-                if not by_pillow:
-                    upright = samples_to_image(values, value_range, form.largest)
-            return _to_rgb_array(upright)
+            return _rgb_of_pillow(image, value_range, note, data)
         except SampleError as error:
             raise ImageError(name, str(error)) from error
         except Exception as error:  # Pillow's format readers raise nearly anything for damaged data.
             if is_cut(data) or "truncated" in str(error):
                 raise ImageError(name, _cut_off(data, name)) from error
             raise ImageError(name, f"is {what_is(data, name)} that cannot be decoded ({error})") from error
+
+
+def _rgb_of_pillow(
+    image: Image.Image, value_range: AnyRange, note: Note | None, data: bytes | None, on_white: bool = True
+) -> np.ndarray:
+    """Loads an opened image and makes ``uint8`` RGB ``[H, W, 3]`` of it, upright. ``data`` is its file, if it is known.
+
+    Raises ``SampleError``, and nearly anything else for damaged data.
+    """
+    form = samples.deep_form(image)
+    image.load()
+    picture = image
+    # What Pillow makes of these by itself is the upper byte.
+    by_pillow = form is None or (value_range is None and (form.colour or form.rescaled))
+    is_noted = note is not None and form is not None and not (form.colour and data is None)
+    if is_noted or not by_pillow:
+        values = samples.stored_samples(form, image, data)
+        if is_noted:
+            note(values, form.largest)
+        if not by_pillow:
+            picture = samples_to_image(values, value_range, form.largest)
+    # Pillow has turned TIFFs already, and nothing of them is left to turn; so has OpenCV, which reads deep colours.
+    return samples.turned(_to_rgb_array(picture, on_white), orientation_of(image.getexif))
 
 
 def _to_rgb_array(image: Image.Image, on_white: bool = True) -> np.ndarray:

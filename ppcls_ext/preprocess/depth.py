@@ -22,7 +22,7 @@ from PIL import Image
 
 from ppcls_ext.preprocess.content import FORMATS
 from ppcls_ext.preprocess.decode import JPEG_START, ImageError, decode_image
-from ppcls_ext.preprocess.samples import AUTO, SIXTEEN_BITS, Range, deep_form, stated_range
+from ppcls_ext.preprocess.samples import AUTO, SIXTEEN_BITS, AnyRange, Range, deep_form, stated_range
 from ppcls_ext.utils.errors import UserError
 from ppcls_ext.utils.signature import check_arguments, parameters_of
 
@@ -341,9 +341,10 @@ class RangeWatch:
     would become the byte 0, as fractions of a camera that counts do.
     """
 
-    def __init__(self, value_range: Range | None) -> None:
+    def __init__(self, value_range: AnyRange) -> None:
         self.value_range = value_range
-        self.told = False
+        # A range that is still to be found fits nothing: the decoder tells it.
+        self.told = value_range == AUTO
 
     def __call__(self, values: np.ndarray, largest: int) -> None:
         """Looks at the samples ``[H, W]`` or ``[H, W, C]`` of a picture, and the largest value of its file."""

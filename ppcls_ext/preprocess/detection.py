@@ -15,7 +15,7 @@ import numpy as np
 from PIL import Image
 
 from ppcls_ext.preprocess.content import FORMATS
-from ppcls_ext.preprocess.decode import JPEG_START, ORIENTATION, ImageError, decode_image, is_cmyk_jpeg
+from ppcls_ext.preprocess.decode import JPEG_START, ImageError, decode_image, is_cmyk_jpeg, orientation_of
 from ppcls_ext.preprocess.depth import is_deep
 from ppcls_ext.preprocess.operators import MEGAPIXELS, Decoder, Decoding, build_operators, check_target, two_sides
 from ppcls_ext.preprocess.samples import AnyRange, Note, deep_form
@@ -81,7 +81,7 @@ def _decoders_agree(data: bytes) -> bool:
     with Image.open(io.BytesIO(data), formats=FORMATS) as image:
         if (form := deep_form(image)) is not None:
             return image.mode not in ("RGBA", "LA") and not (form.colour and form.rescaled)
-        upright = image.getexif().get(ORIENTATION, 1) == 1
+        upright = orientation_of(image.getexif) == 1
         if image.format == "WEBP":
             return not upright
         opaque = image.mode in ("RGB", "L") and "transparency" not in image.info

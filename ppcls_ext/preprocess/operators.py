@@ -7,6 +7,7 @@ are in ``ppcls_ext.preprocess.detection``: PaddleDetection has others of the sam
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import os
 from collections.abc import Mapping, Sequence
@@ -80,9 +81,11 @@ def with_limit(operations: Any, megapixels: float | None, table: Mapping[str, An
         raise UserError(f"--max-resized-megapixels must be above 0, got {megapixels:g}")
     changed = []
     for entry in operations:
-        name, arguments = next(iter(entry.items())) if isinstance(entry, dict) and len(entry) == 1 else (entry, None)
-        known = name in table and LIMIT_ARGUMENT in parameters_of(table[name])
-        changed.append({name: {**(arguments or {}), LIMIT_ARGUMENT: megapixels}} if known else entry)
+        with contextlib.suppress(ConfigError):
+            name, arguments = split_entry(entry, "")
+            if name in table and LIMIT_ARGUMENT in parameters_of(table[name]):
+                entry = {name: {**arguments, LIMIT_ARGUMENT: megapixels}}
+        changed.append(entry)
     return changed
 
 

@@ -52,18 +52,21 @@ class DeepForm(NamedTuple):
 def deep_form(image: Image.Image) -> DeepForm | None:
     """Returns the form of an image that is opened and not loaded yet; None for 8 bits a sample and fewer.
 
+    Once it is loaded, or where a program made it, what Pillow holds is all that is known.
+
     Raises:
         SampleError: neither Pillow nor OpenCV reads it right.
     """
+    has_one_channel = image.mode == "F" or image.mode.startswith("I")
     if not getattr(image, "tile", None):
-        return None
+        return DeepForm() if has_one_channel else None
     codec, _, _, arguments = image.tile[0]
     if codec.startswith("ppm") and isinstance(arguments, tuple):
         largest = int(arguments[1])
         return DeepForm(largest, image.mode == "RGB", rescaled=True) if largest > 255 else None
     tags: Any = getattr(image, "tag_v2", {})
     bits = max(tags.get(BITS_PER_SAMPLE, (8,)))
-    if image.mode == "F" or image.mode.startswith("I"):
+    if has_one_channel:
         unsigned = image.mode == "I" and bits == 32 and tags.get(SAMPLE_FORMAT, (UNSIGNED,))[0] == UNSIGNED
         return DeepForm(4095 if "I;12" in str(image.tile) else 65535, unsigned=unsigned)
     if image.mode in ("RGB", "RGBA", "LA") and (bits > 8 or ";16" in str(image.tile)):
@@ -73,12 +76,11 @@ def deep_form(image: Image.Image) -> DeepForm | None:
     return None
 
 
-def stored_samples(form: DeepForm, image: Image.Image, data: bytes, orientation: int) -> np.ndarray:
+def stored_samples(form: DeepForm, image: Image.Image, data: bytes | None) -> np.ndarray:
     """Returns the samples of a picture as the file holds them.
 
     Args:
-        form, image, data: of the picture; the same, loaded and turned upright; the file.
-        orientation: EXIF's number for how the stored picture has to be turned, 1 for not at all.
+        form, image, data: of the picture; the same, loaded; the file, None if a program holds the picture.
 
     Returns:
         ``[H, W]``, or RGB ``[H, W, 3]``, or with transparency ``[H, W, 4]``: ``uint16``, ``int32``, ``uint32`` or
@@ -93,11 +95,12 @@ def stored_samples(form: DeepForm, image: Image.Image, data: bytes, orientation:
             raise SampleError(f"{bad:,} of {values.size:,} samples are NaN or infinite")
         values = values.view(np.uint32) if form.unsigned else values
         return np.rint(values * (form.largest / 65535)).astype(np.uint16) if form.rescaled else values
+    if data is None:
+        raise SampleError("has 16 bits a sample, of which a Pillow image keeps 8; give the path or bytes of its file")
     values = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
     if values is None or values.dtype != np.uint16 or values.ndim != 3 or values.shape[2] not in (3, 4):
         raise SampleError(f"the 16 bits of its {image.mode} samples cannot be read")
-    values = cv2.cvtColor(values, cv2.COLOR_BGR2RGB if values.shape[2] == 3 else cv2.COLOR_BGRA2RGBA)
-    return turned(values, orientation)
+    return cv2.cvtColor(values, cv2.COLOR_BGR2RGB if values.shape[2] == 3 else cv2.COLOR_BGRA2RGBA)
 
 
 def turned(pixels: np.ndarray, orientation: Any) -> np.ndarray:

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from ppcls_ext.preprocess import OPERATORS, build_pipeline
-from ppcls_ext.preprocess.depth import stating
+from ppcls_ext.preprocess.depth import range_of, stating
 from ppcls_ext.preprocess.detection import DETECTION_OPERATORS, build_detection_pipeline
 from ppcls_ext.preprocess.operators import with_limit
 from ppcls_ext.runtime.description import (
@@ -329,10 +329,16 @@ def load(
         A ``DetectionPredictor`` for the export of a detector, else a ``Predictor``.
 
     Raises:
-        UserError: the folder is damaged or was changed since the export, or the backend is missing.
+        UserError: an argument is out of range, the folder is damaged or was changed since the export, or the backend is
+            missing.
     """
     if threads is not None and threads < 1:
         raise UserError(f"threads must be at least 1, got {threads}")
+    if bits is not None:
+        try:
+            range_of({"bits": bits})
+        except ValueError as error:
+            raise UserError(str(error)) from None
     description = read_description(folder)
     artefact, name = choose(description, backend, precision)
     where = f"{description.folder / DESCRIPTION_FILE}: preprocess"

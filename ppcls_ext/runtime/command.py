@@ -26,6 +26,7 @@ from ppcls_ext.runtime.report import (
     above,
     as_records,
     as_table,
+    check_picture_target,
     draw_prediction,
     is_folder,
     picture_files,
@@ -34,13 +35,14 @@ from ppcls_ext.runtime.report import (
     summary,
 )
 from ppcls_ext.runtime.tiles import OVERLAP, windows
-from ppcls_ext.runtime.video import CODECS, Frame, Video, VideoFile, only_video, shown
+from ppcls_ext.runtime.video import CODECS, Frame, Video, VideoFile, file_of, only_video, shown
 from ppcls_ext.utils.command_line import add_config_arguments, add_overwrite_argument, run
 from ppcls_ext.utils.display import clock
 from ppcls_ext.utils.errors import Interrupted, UserError
-from ppcls_ext.utils.files import atomic_path, write_json
+from ppcls_ext.utils.files import atomic_path, write_json, write_text
 from ppcls_ext.utils.image_files import find_images, left_out
 from ppcls_ext.utils.log import set_up_logging
+from ppcls_ext.utils.names import meant_path
 from ppcls_ext.utils.outputs import Output, claim_outputs, record_outputs
 
 NO_INPUT = "name images with --input (files, folders or patterns), or a video, camera:0 or a stream (rtsp://...)"
@@ -69,7 +71,8 @@ def parse_arguments() -> argparse.Namespace:
         ("model", str, "DIR", "export folder of tools/export_model.py, instead of -c"),
         ("save", Path, "FILE|FOLDER", "FILE.png: one sheet of all images; FOLDER: one picture each; FILE.mp4 or "
          "FILE.avi: the frames of a video"),
-        ("json", Path, "FILE", "also write the predictions to FILE (of a video FILE.jsonl: a line for each frame)"),
+        ("json", Path, "FILE", "also write the predictions to FILE (FILE.jsonl: a line for each image, or frame "
+         "of a video)"),
         ("embeddings", Path, "FILE.npz", "with -c: write the images' features"),
         ("neighbours", Path, "FILE.png", "with -c: draw each image beside those with the most similar features"),
         ("topk", int, "K", "classifier: classes to show for each image"),
@@ -155,6 +158,8 @@ def check_inputs(arguments: argparse.Namespace, inputs: list[str]) -> str | None
             raise UserError("--every is for videos, cameras and streams; the input is images")
         if arguments.save is not None and arguments.save.suffix.lower() in CODECS:
             raise UserError(f"--save {arguments.save}: images are drawn into a FOLDER or a FILE.png, not into a video")
+        if arguments.save is not None:
+            check_picture_target(arguments.save)
         if arguments.coco is not None and arguments.track:
             raise UserError("--coco holds boxes without numbers of objects: leave out --track, or take --json")
         return None
@@ -174,13 +179,13 @@ def claim(arguments: argparse.Namespace, inputs: list[str] | None, reads: list[P
         raise UserError(NO_INPUT)
     outputs = [Output(f"--{name}", getattr(arguments, name)) for name in ("json", "coco", "embeddings", "neighbours")]
     source = check_inputs(arguments, inputs)
-    images = [Path(source)] if source else find_images(inputs)
+    images = list(filter(None, [file_of(source)])) if source else find_images(inputs)
     if arguments.save is not None and not source and is_folder(arguments.save):
         outputs.append(Output("--save", arguments.save, "pictures"))
         outputs += [Output("--save", file) for file in picture_files(images, arguments.save)]
     else:
         outputs.append(Output("--save", arguments.save))
-    folders = [given for given in inputs if Path(given).is_dir()]
+    folders = [] if source else [path for path in map(meant_path, inputs) if path.is_dir()]
     claim_outputs(outputs, [*images, *reads, *filter(None, [arguments.annotations])], folders, arguments.overwrite)
 
 
@@ -262,7 +267,11 @@ def predict_images(
         seen = {number: label for one in predictions for number, label in _objects(one)}
         say(arguments, _counted("objects seen", Counter(map(predictor.label, seen.values()))))
     if arguments.json:
-        write_json(arguments.json, as_records(predictions, predictor))
+        records = as_records(predictions, predictor)
+        if arguments.json.suffix.lower() == ".jsonl":
+            write_text(arguments.json, "".join(f"{json.dumps(one, ensure_ascii=False)}\n" for one in records))
+        else:
+            write_json(arguments.json, records)
         record_outputs([arguments.json])
     # First, because explanations run the network once more.
     for file in features.write(predictions, predictor, arguments.embeddings, arguments.neighbours) if features else ():

@@ -20,7 +20,7 @@ from ppcls_ext.preprocess.detection import DetectionPipeline, Prepared
 from ppcls_ext.preprocess.samples import AnyRange
 from ppcls_ext.runtime.description import OutputForm, Thresholds
 from ppcls_ext.runtime.nms import NmsSettings, suppress_across_classes
-from ppcls_ext.runtime.tiles import OVERLAP, Whole, merge, windows
+from ppcls_ext.runtime.tiles import OVERLAP, Tiled, merge, windows
 from ppcls_ext.runtime.tracking import LOWEST_SCORE, Tracker
 from ppcls_ext.utils.errors import UserError
 
@@ -270,8 +270,12 @@ class Predictor(_AnyPredictor):
             are not affected.
 
         Raises:
-            UserError: what is no file is no image either, or the pipeline makes inputs that the network does not take.
+            UserError: ``topk`` or ``batch_size`` is below 1, what is no file is no image either, or the pipeline makes
+                inputs that the network does not take.
         """
+
+        if topk is not None and topk < 1:
+            raise UserError(f"topk must be at least 1, got {topk}")
 
         def fill(predictions: list[Prediction], inputs: list[np.ndarray]) -> None:
             with self._lock:
@@ -385,7 +389,8 @@ class DetectionPredictor(_AnyPredictor):
             threshold: boxes with a lower score are left out; those below the model's own threshold are never there.
                 ``"recommended"``: that of each class with the highest F1 on the evaluation set. None leaves out none,
                 with ``track`` those below ``TRACKED_THRESHOLD``.
-            class_agnostic: of boxes that overlap too much the best alone stays, whatever their classes.
+            class_agnostic: of boxes that overlap too much, and are not left out by the threshold, the best alone stays,
+                whatever their classes.
             track: give objects numbers that they keep from frame to frame, see ``tracking.Tracker``. Boxes that show a
                 known object then stay down to a score of ``LOWEST_SCORE``.
             tile: cut pictures into tiles of so many pixels a side, ``batch_size`` of which run at a time, and merge
@@ -409,18 +414,20 @@ class DetectionPredictor(_AnyPredictor):
                 f"class_agnostic: changes the NMS, and {self.model_name} has none: it gives each object one box"
             )
         prepare: Callable[[Any, str], Any] = self.prepare
-        detect: Callable[[Any], list[np.ndarray]] = self.detect
         at_a_time = batch_size
         if tile is not None:
             windows(1, 1, tile, overlap)  # what is out of range is told now
-            prepare, detect = self._whole, partial(self._detect_tiles, tile, overlap, batch_size or BATCH_SIZE)
+            prepare = partial(self._tiled, tile, overlap, batch_size or BATCH_SIZE)
             at_a_time = 1 if batch_size is None else min(batch_size, 1)
+            # What the configuration says was done in each tile.
+            class_agnostic |= isinstance(nms, NmsSettings) and nms.class_agnostic
 
-        def fill(predictions: list[DetectionPrediction], inputs: list[Prepared]) -> None:
-            for prediction, prepared, rows in zip(predictions, inputs, detect(inputs), strict=True):
-                if class_agnostic:
-                    rows = suppress_across_classes(rows, nms)
+        def fill(predictions: list[DetectionPrediction], inputs: list[Any]) -> None:
+            found = self.detect(inputs) if tile is None else [tiled.rows for tiled in inputs]
+            for prediction, prepared, rows in zip(predictions, inputs, found, strict=True):
                 best = rows[rows[:, 1] >= kept[rows[:, 0].astype(np.int64)]]
+                if class_agnostic:
+                    best = suppress_across_classes(best, nms)
                 best = best[np.argsort(-best[:, 1], kind="stable")]
                 prediction.labels = best[:, 0].astype(np.int64)
                 prediction.scores, prediction.boxes = best[:, 1].copy(), best[:, 2:].copy()
@@ -458,21 +465,17 @@ class DetectionPredictor(_AnyPredictor):
             outputs = self.backend.detect(images, scale_factors)
         return self.form.rows(outputs, inputs)
 
-    def _whole(self, image: ImageSource, name: str) -> Whole:
-        """Decodes a picture that is to be cut into tiles."""
-        return Whole(self._prepare.decode(image, name), name)
-
-    def _detect_tiles(self, tile: int, overlap: float, most: int, inputs: Sequence[Whole]) -> list[np.ndarray]:
-        """As :meth:`detect`, of whole pictures, by their tiles, ``most`` of which run at a time."""
-        results = []
-        for whole in inputs:
-            places = windows(whole.width, whole.height, tile, overlap)
-            found: list[np.ndarray] = []
-            for start in range(0, len(places), most):
-                parts = [whole.part(place) for place in places[start : start + most]]
-                found += self.detect([self.prepare(part, whole.name) for part in parts])
-            results.append(merge(found, places, whole.width, whole.height))
-        return results
+    def _tiled(self, tile: int, overlap: float, most: int, image: ImageSource, name: str) -> Tiled:
+        """Finds the objects of a picture by its tiles, ``most`` of which run at a time; raises as :meth:`prepare`."""
+        pixels = self._prepare.decode(image, name)
+        height, width = pixels.shape[:2]
+        places = windows(width, height, tile, overlap)
+        found: list[np.ndarray] = []
+        for start in range(0, len(places), most):
+            parts = [pixels[place.y : place.y + place.height, place.x : place.x + place.width]
+                     for place in places[start : start + most]]  # fmt: skip
+            found += self.detect([self.prepare(part, name) for part in parts])
+        return Tiled(merge(found, places, width, height), height, width)
 
     def prepare(self, image: ImageSource, name: str) -> Prepared:
         """Makes one model input.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import logging
 import re
 from collections import Counter
@@ -141,6 +142,20 @@ def is_folder(target: Path) -> bool:
     return not target.suffix or target.is_dir()
 
 
+def check_picture_target(target: Path) -> None:
+    """Raises a ``UserError`` if ``--save`` means a picture file of a format that cannot be written."""
+    if is_folder(target):
+        return
+    try:
+        # Pillow only reads some of the formats that it knows, and cannot write colours in others.
+        Image.new("RGB", (1, 1)).save(io.BytesIO(), Image.registered_extensions()[target.suffix.lower()])
+    except (KeyError, OSError, ValueError) as error:
+        raise UserError(
+            f"--save {target}: unknown picture format '{target.suffix}'; use .png, .jpg or a folder (one with a dot in "
+            "its name must be there already)"
+        ) from error
+
+
 def picture_files(names: Sequence[str | Path], folder: Path) -> list[Path]:
     """Returns the file that each image's picture gets in ``folder``, all of them different.
 
@@ -178,6 +193,7 @@ def save_pictures(
     Raises:
         UserError: there is nothing to draw, or the suffix is no picture format.
     """
+    check_picture_target(target)
     readable = [prediction for prediction in predictions if prediction.error is None]
     if not readable:
         raise UserError("none of the images could be read, there is nothing to draw")
@@ -255,8 +271,6 @@ def draw_prediction(
 
 def _write_picture(picture: Image.Image, file: Path) -> Path:
     """Writes a picture whole or not at all, in the format of the file's suffix; returns ``file``."""
-    if file.suffix.lower() not in Image.registered_extensions():
-        raise UserError(f"--save {file}: unknown picture format '{file.suffix}'; use .png, .jpg or a folder")
     with atomic_path(file) as temporary:
         picture.save(temporary)
     return file

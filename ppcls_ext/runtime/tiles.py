@@ -31,25 +31,12 @@ class Window(NamedTuple):
     height: int
 
 
-class Whole(NamedTuple):
-    """A picture to be cut into tiles, ``uint8`` RGB ``[H, W, 3]``, and what errors call it."""
+class Tiled(NamedTuple):
+    """What was found in the tiles of a picture, one list as :func:`merge` returns it, and the size of the picture."""
 
-    pixels: np.ndarray
-    name: str
-
-    @property
-    def height(self) -> int:
-        """Of the picture."""
-        return self.pixels.shape[0]
-
-    @property
-    def width(self) -> int:
-        """Of the picture."""
-        return self.pixels.shape[1]
-
-    def part(self, place: Window) -> np.ndarray:
-        """Returns the pixels of a tile."""
-        return self.pixels[place.y : place.y + place.height, place.x : place.x + place.width]
+    rows: np.ndarray
+    height: int
+    width: int
 
 
 def windows(width: int, height: int, tile: int, overlap: float = OVERLAP) -> list[Window]:

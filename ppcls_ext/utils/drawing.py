@@ -127,6 +127,7 @@ def draw_boxes(
     for index, place in drawn:
         _draw_outline(pen, place, colours[index], line, dashed is not None and bool(dashed[index]))
     grounds: list[Corners] = []
+    places = np.array([place for _, place in drawn]).reshape(-1, 4)
     texts = []
     for index, place in reversed(drawn):
         # Behind a name that is written from the right the mark keeps the number on its right.
@@ -135,7 +136,7 @@ def draw_boxes(
         text = shortened(text, font, picture.width - 2 * margin)
         if text:
             size = (math.ceil(text_width(text, font)) + 2 * margin, height)
-            grounds.append(_label_place(place, size, picture.size, grounds, [other for _, other in drawn]))
+            grounds.append(_label_place(place, size, picture.size, grounds, places))
             texts.append((text, colours[index], grounds[-1]))
     # Labels above all lines, so that no line crosses a label.
     for text, colour, (x, y, right, bottom) in reversed(texts):
@@ -186,10 +187,11 @@ def _draw_outline(pen: ImageDraw.ImageDraw, corners: Corners, colour: Colour, li
 
 
 def _label_place(
-    box: Corners, label: tuple[float, float], size: tuple[int, int], taken: Sequence[Corners], boxes: Sequence[Corners]
+    box: Corners, label: tuple[float, float], size: tuple[int, int], taken: Sequence[Corners], boxes: np.ndarray
 ) -> Corners:
     """Chooses where a label hides least: around the box or, if there is no room, just inside it."""
     width, height = label
+    labels = np.array(taken, np.float64).reshape(-1, 4)
     # Whole pixels, away from the box: a label that cut into its own box by a fraction would seem to hide it.
     left, top = (math.floor(value) for value in box[:2])
     right, bottom = (math.ceil(value) for value in box[2:])
@@ -199,17 +201,17 @@ def _label_place(
     for rank, (x, y) in enumerate(candidates):
         x, y = min(max(x, 0), size[0] - width), min(max(y, 0), size[1] - height)
         place = (x, y, x + width, y + height)
-        hidden = 4 * sum(_overlap(place, other) for other in taken) + sum(_overlap(place, other) for other in boxes)
-        cost = hidden + rank
+        cost = 4 * _hidden(place, labels) + _hidden(place, boxes) + rank
         if cost < least:
             best, least = place, cost
     return best
 
 
-def _overlap(first: Corners, second: Corners) -> float:
-    """Returns the common area of two boxes, in square pixels."""
-    sides = (min(first[axis + 2], second[axis + 2]) - max(first[axis], second[axis]) for axis in (0, 1))
-    return math.prod(max(side, 0.0) for side in sides)
+def _hidden(place: Corners, others: np.ndarray) -> float:
+    """Returns the areas that a place has in common with boxes ``[N, 4]``, summed, in square pixels."""
+    sides = np.minimum(others[:, 2:], place[2:]) - np.maximum(others[:, :2], place[:2])
+    areas = np.maximum(sides, 0.0).prod(axis=1)
+    return sum(areas[areas > 0].tolist())
 
 
 @dataclass

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob
+import re
 from collections import Counter
 from collections.abc import Collection, Sequence
 from pathlib import Path
@@ -17,11 +18,12 @@ SHOWN_OTHERS = 5
 
 
 def find_images(inputs: Sequence[str]) -> list[Path]:
-    """Returns the images that ``inputs`` mean, each once, in a stable order.
+    """Returns the images that ``inputs`` mean, each once, in the order of ``inputs``.
 
     Args:
         inputs: files (taken whatever their suffix), folders (searched as :func:`images_in` does), and patterns with
-            ``*``, ``?`` or ``**``; back slashes and addresses (``file:///...``) are understood.
+            ``*``, ``?`` or ``**``; back slashes and addresses (``file:///...``) are understood. The images of a folder
+            or pattern come by their numbers, ``frame_2`` before ``frame_10``, as a video's frames follow each other.
 
     Raises:
         UserError: an input means no image at all.
@@ -32,13 +34,13 @@ def find_images(inputs: Sequence[str]) -> list[Path]:
         if path.is_file():
             images = [path]
         elif path.is_dir():
-            images = images_in(path)
+            images = sorted(images_in(path), key=_by_number)
         elif glob.has_magic(given):
             # What the pattern itself names is meant.
             stated = Path(given).parts
             images = [
                 match
-                for match in map(Path, sorted(glob.glob(given, recursive=True)))
+                for match in sorted(map(Path, sorted(glob.glob(given, recursive=True))), key=_by_number)
                 if match.is_file()
                 and match.suffix.lower() in SUFFIXES
                 and not any(is_left_behind(part) for part in match.parts if part not in stated)
@@ -49,6 +51,12 @@ def find_images(inputs: Sequence[str]) -> list[Path]:
             raise UserError(f"--input {given}: no image there (known suffixes: {', '.join(sorted(SUFFIXES))})")
         found.update(dict.fromkeys(images))
     return list(found)
+
+
+def _by_number(path: Path) -> list[list[str | int]]:
+    """Returns what sorts paths by the numbers in their names, and by what stands between them."""
+    return [[int(part) if place % 2 else part for place, part in enumerate(re.split(r"(\d+)", name))]
+            for name in path.parts]  # fmt: skip
 
 
 def left_out(inputs: Sequence[str]) -> str | None:

@@ -31,7 +31,7 @@ logger = logging.getLogger(__name__)
 RECORD = ".outputs.sha256"
 PREPARED, EXPORTED, SAMPLES, PRUNED, CACHE = ".prepared", ".exported", ".samples", ".pruned", "CACHEDIR.TAG"
 # Keys of configurations that name places to write.
-OUTPUT_KEYS = ("output_dir", "save_inference_dir", "save_dir")
+OUTPUT_KEYS = ("output_dir", "save_inference_dir", "save_dir", "cache")
 WEIGHT_SUFFIXES = (".pdparams", ".safetensors", ".pdopt")
 
 
@@ -68,6 +68,7 @@ KINDS = {
     "check": Kind("the folder of a data check", ("check.json", "augmented.png"), files=("overview.png",)),
     "pictures": Kind("a folder of drawn pictures alone", ()),
     "cache": Kind("a cache of exports", (CACHE,)),
+    "teacher": Kind("a cache of a teacher's outputs", ("cache.json",), whole=True),
     "export": Kind("an export", ("inference.yml",), text="format_version:", whole=True),
     "samples": Kind("a folder of samples", (SAMPLES,), whole=True),
     "prepared": Kind("a prepared data set", (PREPARED,), whole=True, asked=True),

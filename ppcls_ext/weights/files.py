@@ -92,7 +92,7 @@ def class_names_of_weights(weights: Path) -> list[str] | None:
     return [str(name) for name in names] if names else None
 
 
-def label_numbering_of_weights(weights: Path) -> list[int] | None:
+def label_order_of_weights(weights: Path) -> list[int] | None:
     """Returns the labels of the training list by class number, as ``relabel`` numbered them for the checkpoint that a
     weight file stands in, or ``None``; see ``state_of_weights``."""
     return state_of_weights(weights).get("label_numbering")

@@ -67,8 +67,9 @@ def test_mistakes_are_errors_and_nothing_leaves_the_program(tmp_path: Path) -> N
         classification.evaluate(config)
     with pytest.raises(UserError, match="this is a classification configuration; use a detection configuration"):
         detection.train(config)
-    with pytest.raises(UserError, match="int8 is written for openvino"):
-        classification.export(config, precisions=["int8"])
+    for precisions in ("int8", ["int8"]):
+        with pytest.raises(UserError, match="int8 is written for openvino"):
+            classification.export(config, precisions=precisions)
 
 
 def test_values_of_python_are_changes_as_after_o() -> None:

@@ -49,6 +49,12 @@ MISTAKES = [
     # Wrong choices.
     ("Global.amp_dtype=float32", None, "must be one of float16, bfloat16, got 'float32' (did you mean 'float16'?)"),
     ("Arch.pretrained=True", None, "no weights are downloaded; give a file with Global.pretrained_model=PATH instead"),
+    # Behind what they cannot follow.
+    (f"{TRAIN_OPS}=[{{NormalizeImage: {{}}}}, {{ColorJitter: {{}}}}]", f"{TRAIN_OPS}[1].ColorJitter", "works on bytes"),
+    (f"{TRAIN_OPS}=[NormalizeImage, {{ResizeImage: {{size: 8, backend: pil}}}}]", f"{TRAIN_OPS}[1].ResizeImage", "wor"),
+    (f"{TRAIN_OPS}=[ToCHWImage, RandFlipImage]", f"{TRAIN_OPS}[1].RandFlipImage", "works on images [H, W, 3]: it must"),
+    # Labels wanted.
+    ("DataLoader.Eval.dataset={name: UnlabelledImages, image_root: x}", "DataLoader.Eval.dataset.name", "has no label"),
     # Missing.
     ("Arch=null", "Arch.name", "must name the model"),
     # Out of range.
@@ -67,6 +73,27 @@ def test_each_mistake_gets_its_one_line(changes, key, message):
     assert "\n" not in problems[0]
     key = changes[0].partition("=")[0] if key is None else key
     assert f": {key}: {message}" in problems[0] if key else f": {message}" in problems[0]
+
+
+SPLITS = {
+    "DataLoader.Eval.dataset.seed=1": "seed: is 1, and 0 in DataLoader.Train.dataset: images would be learnt and ev",
+    "DataLoader.Eval.dataset.holdout=0.5": "holdout: is 0.5, and 0.2 in",
+    "DataLoader.Train.dataset={name: Cifar10, data_file: a} DataLoader.Eval.dataset={name: Cifar10, data_file: a, "
+    "split: val}": "split: is val, and None in DataLoader.Train.dataset: .*; it must be train in one of them and val",
+}
+
+
+@pytest.mark.parametrize("changes", SPLITS)
+def test_splits_that_share_images_are_refused(changes):
+    (problem,) = problems_of(ROOT / "configs" / "quickstart.yaml", *re.split(r" (?=Data)", changes))
+    assert re.search(f": DataLoader.Eval.dataset.{SPLITS[changes]}", problem)
+
+
+def test_splits_of_one_draw_and_those_of_other_files_are_not():
+    draw = [f"DataLoader.{part}.dataset.{key}" for part in ("Train", "Eval") for key in ("holdout=0.5", "seed=1")]
+    assert load_config(ROOT / "configs" / "quickstart.yaml", draw).eval.dataset_arguments["seed"] == 1
+    parts = {"Train": "data_file: a, split: train, seed: 2", "Eval": "data_file: a, mode: test"}
+    load_config(RECIPE, [f"DataLoader.{part}.dataset={{name: Cifar10, {text}}}" for part, text in parts.items()])
 
 
 def test_all_mistakes_of_a_file_come_at_once():

@@ -10,6 +10,7 @@ import pytest
 import yaml
 from PIL import Image
 
+from classification.build import build_evaluation_dataset
 from classification.check import check_config_data
 from classification.config import load_config
 from classification.evaluation import evaluate_config
@@ -80,7 +81,10 @@ def test_evaluation_takes_the_number_of_the_weights(run: Path, caplog: pytest.Lo
         evaluate_config(config_of(run), environment)
         assert "bits: 12, as" in caplog.text
     weights = run / "run" / "checkpoints" / "best" / "model.pdparams"
-    assert config_of(run).as_trained(weights).eval.operators[0].value_range == (0, 4096)
+    as_trained = config_of(run).as_trained(weights)
+    assert as_trained.eval.operators[0].value_range == (0, 4096)
+    # So have those who decode without the operators, such as the picture of the mistakes.
+    assert build_evaluation_dataset(as_trained, weights=weights).value_range == (0, 4096)
     caplog.clear()
     # What the configuration states counts, but is doubted.
     other = config_of(run, "Infer.transforms.0.DecodeImage.bits=16").as_trained(weights)

@@ -10,7 +10,7 @@ import paddle
 import pytest
 
 from classification.config import load_config
-from classification.distillation import feature_loss, find_teacher, hard_loss, soft_loss
+from classification.distillation import Teacher, feature_loss, find_teacher, hard_loss, soft_loss
 from classification.task import require_sections
 from ppcls_ext.utils.errors import ConfigError, UserError
 from tests.support.runs import small_config, write_config
@@ -77,6 +77,19 @@ def test_a_checkpoint_says_what_its_network_is(tmp_path, checkpoint):
     teacher = found(tmp_path, checkpoint, drop_path_rate=0.3)
     assert teacher.arch.arguments == {"class_num": 10, "kernel_size": 3, "drop_path_rate": 0.3}
     assert teacher.file == checkpoint / "ema.pdparams"
+
+
+def test_a_text_of_a_checkpoint_is_not_evaluated(tmp_path, checkpoint):
+    """PaddleClas's ViT evaluates the name of its normalisation."""
+    ran = tmp_path / "ran"
+    arguments = {"class_num": 10, "img_size": 32, "norm_layer": f"open({str(ran)!r}, 'w') or nn.LayerNorm"}
+    state = {"evaluated_weights": "ema", "arch": {"name": "ViT_small_patch16_224", "arguments": arguments}}
+    (checkpoint / "state.json").write_text(json.dumps(state))
+    section = {"teacher": {"name": "ViT_small_patch16_224", "pretrained": str(checkpoint)}}
+    config = load_config(configured(tmp_path, section))
+    with pytest.raises(UserError, match=r"Distillation\.teacher\.norm_layer: PaddleClas evaluates texts: only names"):
+        Teacher(config, find_teacher(config))
+    assert not ran.exists()
 
 
 def test_a_checkpoint_of_another_network_is_refused(tmp_path, checkpoint):

@@ -5,11 +5,13 @@ from __future__ import annotations
 import logging
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from classification.build import build_dataset, build_evaluation_dataset, open_dataset
 from classification.check import check_config_data
+from classification.compression import evaluation_of
 from classification.config import load_config
 from classification.evaluation import evaluate_config
 from classification.task import train_config
@@ -50,6 +52,9 @@ def test_a_validation_folder_without_a_class_takes_names_and_numbers_from_traini
     config = load_config(config.document.path, [f"Global.pretrained_model={best}"])
     figures = evaluate_config(config, prepare_environment("cpu", 0))
     assert figures["top1"] == report["history"][-1]["eval"]["top1"]
+    # So has int8, whose accuracy is compared with it.
+    perfect = [SimpleNamespace(error=None, class_ids=[label]) for label in [0] * 4 + [2] * 4]
+    assert evaluation_of(config).score(lambda images, **_: perfect[: len(images)]) == 1
 
 
 def test_what_only_the_validation_has_and_what_training_lacks_is_refused(root: Path):
@@ -134,4 +139,4 @@ def test_labels_from_one_and_labels_with_gaps_name_the_option_that_reads_them(ro
     notes = [entry.note for finding in check_config_data(config).findings
              if finding.kind == "label_outside" for entry in finding.entries]  # fmt: skip
     assert sum("relabel: True" in note for note in notes) == 2  # once a set
-    assert open_dataset(config, config.train).numbering is None
+    assert open_dataset(config, config.train).label_order is None

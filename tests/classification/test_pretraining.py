@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from classification.sections import OnnxTeacherSettings
 from classification.task import train_config
 from ppcls_ext import build_model
 from ppcls_ext.utils.errors import UserError
-from ppcls_ext.weights import load_weights
+from ppcls_ext.weights import find_weights, load_weights
 from tests.support.runs import NORMALIZE, TINY, launch_tool, same_files, small_config, write_config
 
 TENSORS = ("model.pdparams", "ema.pdparams", "optimizer.pdopt", "auxiliary.pdparams")
@@ -74,6 +75,7 @@ def test_a_run_leaves_a_network_like_every_other_with_loss_and_pictures(run, tmp
     assert cv2.imread(str(run / "pictures/epoch_0002.png")).shape[0] > 100 and (run / "curves.png").is_file()
     model = build_model("EConvNeXt_mini", **NETWORK)
     assert load_weights(model, run / "checkpoints/epoch_0002/ema.pdparams").complete
+    assert find_weights(run / "checkpoints/latest").name == "ema.pdparams"
     # Any classifier starts from it.
     config = small_config(tmp_path / "run", Arch=dict(TINY), Global__epochs=1)
     config["Global"]["pretrained_model"] = str(run / "checkpoints/latest")
@@ -213,7 +215,8 @@ def test_any_onnx_file_teaches(onnx_teacher, frames, tmp_path):
         assert message in str(error.value)
 
 
-def test_weights_beside_the_file_belong_to_the_teacher(onnx_teacher, tmp_path):
+def test_weights_beside_the_file_belong_to_the_teacher(onnx_teacher, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "onnx", None)  # where it is not installed, too
     assert external_data(onnx_teacher) == []
     shutil.copy(onnx_teacher.with_name("apart.onnx"), tmp_path)
     settings = OnnxTeacherSettings(onnx=str(tmp_path / "apart.onnx"))

@@ -14,7 +14,7 @@ from PIL import Image
 from classification.config import load_config
 from classification.data.datasets import ImageDataset
 from classification.evaluation import evaluate_config
-from classification.report import Answers, write_report
+from classification.report import Predictions, write_report
 from ppcls_ext import build_model
 from ppcls_ext.engine.environment import prepare_environment
 from ppcls_ext.weights import write_weights
@@ -46,24 +46,24 @@ def logits_of(images: list[tuple[int, int, float]]) -> np.ndarray:
     return np.log(shares).astype(np.float32)
 
 
-def answers_of(batches: list[list[int]]) -> Answers:
-    """Returns the answers to the images of each batch, by their numbers."""
-    answers = Answers(len(IMAGES), topk=3)
+def predictions_of(batches: list[list[int]]) -> Predictions:
+    """Returns the predictions to the images of each batch, by their numbers."""
+    predictions = Predictions(len(IMAGES), topk=3)
     for batch in batches:
         images = [IMAGES[index] for index in batch]
-        answers.note(np.array(batch), Pictures.labels[batch], logits_of(images))
-    return answers
+        predictions.note(np.array(batch), Pictures.labels[batch], logits_of(images))
+    return predictions
 
 
-def written(folder: Path, answers: Answers, **options: int) -> dict:
-    table = answers.table(Pictures())
+def written(folder: Path, predictions: Predictions, **options: int) -> dict:
+    table = predictions.table(Pictures())
     result = write_report(folder, Pictures(), table, NAMES, {"top1": float(table["right"].mean())}, "fish", **options)
     assert result == json.loads((folder / "figures.json").read_text(encoding="utf-8"))
     return result
 
 
 def test_figures_are_those_computed_by_hand(tmp_path: Path) -> None:
-    result = written(tmp_path, answers_of([[3, 1, 0], [5, 4], [2]]))
+    result = written(tmp_path, predictions_of([[3, 1, 0], [5, 4], [2]]))
     rows = {row["class"]: [row[key] for key in ("images", "predicted", "precision", "recall", "f1")]
             for row in result["classes"]}  # fmt: skip
     assert rows["cod"] == pytest.approx([3, 3, 2 / 3, 2 / 3, 2 / 3])
@@ -81,7 +81,7 @@ def test_figures_are_those_computed_by_hand(tmp_path: Path) -> None:
 
 def test_all_predictions_and_the_most_confident_mistakes_are_shown(tmp_path: Path) -> None:
     (tmp_path / "mistakes.png").write_bytes(b"of an earlier evaluation")
-    written(tmp_path, answers_of([[0, 1, 2, 3, 4, 5]]), mistakes=2)
+    written(tmp_path, predictions_of([[0, 1, 2, 3, 4, 5]]), mistakes=2)
     with open(tmp_path / "predictions.csv", encoding="utf-8", newline="") as stream:
         rows = list(csv.DictReader(stream))
     assert [row["image"] for row in rows] == [f"dive 1/{index}.png" for index in range(6)]
@@ -92,19 +92,19 @@ def test_all_predictions_and_the_most_confident_mistakes_are_shown(tmp_path: Pat
     assert [float(rows[0][f"score{rank}"]) for rank in (1, 2, 3)] == pytest.approx([0.95, 0.05 / 3, 0.05 / 3], abs=1e-5)
     with Image.open(tmp_path / "mistakes.png") as two:
         width = two.width
-    written(tmp_path, answers_of([[0, 1, 2, 3, 4, 5]]))
+    written(tmp_path, predictions_of([[0, 1, 2, 3, 4, 5]]))
     with Image.open(tmp_path / "mistakes.png") as three:
         assert three.width > width
-    written(tmp_path, answers_of([[0, 1, 3]]))
+    written(tmp_path, predictions_of([[0, 1, 3]]))
     assert not (tmp_path / "mistakes.png").exists()
 
 
 def test_an_image_without_an_answer_counts_as_wrong(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    answers = answers_of([[0, 1, 2, 3, 4, 5]])
-    answers.note(np.array([0]), np.array([0]), np.array([[np.nan, 1, 2, 3]], np.float32))
+    predictions = predictions_of([[0, 1, 2, 3, 4, 5]])
+    predictions.note(np.array([0]), np.array([0]), np.array([[np.nan, 1, 2, 3]], np.float32))
     logging.getLogger("classification").propagate = True
     with caplog.at_level(logging.INFO):
-        result = written(tmp_path, answers)
+        result = written(tmp_path, predictions)
     assert (result["without_answer"], result["top1"]) == (1, pytest.approx(2 / 6))
     assert result["classes"][0]["recall"] == pytest.approx(1 / 3)
     assert result["classes"][0]["precision"] == pytest.approx(1 / 2)

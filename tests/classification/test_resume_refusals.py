@@ -52,6 +52,7 @@ def test_a_fitting_checkpoint_is_continued(tmp_path, task, caplog):
 
 
 ARGUMENTS = {name: value for name, value in TINY.items() if name != "name"}
+# As earlier versions wrote it.
 ORDER = {"seed": 5, "images": 39, "images_per_step": 16, "update_freq": 1}
 
 
@@ -104,6 +105,14 @@ def test_between_epochs_another_order_is_only_warned_of_and_the_learning_rate_fo
         progress = task.resume(checkpoint_of(task, data_order=ORDER, updates=4))
     assert "images_per_step 16 -> 8; the run goes on, but not to the same numbers" in caplog.text
     assert (progress.epoch, progress.updates) == (2, 8)
+
+
+def test_inside_an_epoch_shuffled_batches_go_on_shuffled_only(task):
+    order = task.data_order()
+    with pytest.raises(UserError, match=r"cut otherwise now \(shuffle False -> True\)"):
+        task.resume(checkpoint_of(task, step=1, data_order={**order, "shuffle": False}))
+    del order["shuffle"]
+    assert task.resume(checkpoint_of(task, step=1, data_order=order)).step == 1
 
 
 def test_changed_keys_are_listed_and_those_without_effect_are_not(tmp_path, task, caplog):

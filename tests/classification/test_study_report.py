@@ -29,7 +29,8 @@ def compared(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def rows_of(folder: Path) -> pandas.DataFrame:
-    return pandas.read_csv(folder / "comparison.csv", index_col="row")
+    text = {"dtype": {"row": str}, "keep_default_na": False, "na_values": [""]}
+    return pandas.read_csv(folder / "comparison.csv", index_col="row", **text)
 
 
 def test_means_and_deviations_are_over_the_finished_seeds(compared: Path) -> None:
@@ -82,7 +83,10 @@ def test_published_figures_stand_beside_ours_and_are_marked(tmp_path: Path) -> N
 
 
 def test_the_time_of_an_image_is_measured_and_kept(tmp_path: Path) -> None:
-    study = small_study(tmp_path, ablations=[])
+    """Also of rows whose names could be read as numbers, or as nothing."""
+    config = str(row_config(tmp_path))
+    wide = {"name": "0.5", "config": config, "overrides": {"Arch.width_multiplier": 0.2}}
+    study = small_study(tmp_path, rows=[{"name": "NA", "config": config}, wide], ablations=[])
     page = write_report(study, all_runs(study), 1, rounds=1).read_text()
     before = rows_of(study.output_dir)
     assert (before["median_ms"] > 0).all()
@@ -91,8 +95,8 @@ def test_the_time_of_an_image_is_measured_and_kept(tmp_path: Path) -> None:
     table.write_text(table.read_text().replace('""width_multiplier"": 0.2', '""width_multiplier"": 1'))
     page = write_report(study, all_runs(study), None).read_text()
     after = rows_of(study.output_dir)
-    assert after.loc["plain", "median_ms"] == before.loc["plain", "median_ms"]
-    assert pandas.isna(after.loc["wide", "median_ms"]), "it was another network's"
+    assert after.loc["NA", "median_ms"] == before.loc["NA", "median_ms"]
+    assert pandas.isna(after.loc["0.5", "median_ms"]), "it was another network's"
     assert "median of 1 interleaved rounds, 1 thread(s)" in page
 
 

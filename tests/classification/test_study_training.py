@@ -16,9 +16,10 @@ from typing import Any
 import pytest
 
 from classification.study import Run, load_study, open_study, refuse_changed_runs, refuse_other_study, train_runs
-from ppcls_ext.utils.errors import Interrupted, UserError
+from ppcls_ext.utils.errors import ConfigError, Interrupted, UserError
 from ppcls_ext.utils.files import lock_folder
-from tests.support.studies import all_runs, pretend_training, small_study
+from tests.support.runs import NORMALIZE
+from tests.support.studies import all_runs, pretend_training, row_config, small_study
 
 # Notes that it was started, obeys a plan (file beside it), leaves a report, or waits for a signal and notes that.
 SCRIPT = """
@@ -173,6 +174,18 @@ def test_a_changed_row_is_refused_in_one_line_whether_finished_or_not(tmp_path: 
     assert [line.partition(":")[0] for line in lines] == [str(run.folder) for run in runs[:2]]
     assert "Optimizer.lr.learning_rate 0.001 -> 0.5" in lines[0]
     assert "print_batch_step" not in lines[0], "no figure depends on it"
+
+
+def test_a_range_that_a_run_has_found_is_no_change(tmp_path: Path) -> None:
+    def runs_with(bits: int | str) -> list[Run]:
+        operators = {"DataLoader.Train.dataset.transform_ops": [{"DecodeImage": {"bits": bits}}, NORMALIZE]}
+        row = {"name": "plain", "config": str(row_config(tmp_path)), "overrides": operators}
+        return all_runs(small_study(tmp_path, rows=[row], ablations=[]))
+
+    pretend_training(runs_with(12)[0], [0.2])
+    refuse_changed_runs(runs_with("auto"))
+    with pytest.raises(ConfigError, match="DecodeImage.bits 12 -> 10"):
+        refuse_changed_runs(runs_with(10))
 
 
 def test_data_that_were_moved_matter_to_those_who_train_only(tmp_path: Path) -> None:

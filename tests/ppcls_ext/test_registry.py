@@ -23,7 +23,7 @@ def test_most_of_paddleclas_can_be_configured():
     given = architecture_parameters("ConvNeXt_tiny")
     assert given["class_num"].annotation is int
     assert given["layer_scale_init_value"].annotation == int | float | None
-    assert given["pretrained"].default is False
+    assert not {"pretrained", "use_ssld"} & set(given)
 
 
 def test_a_checkout_goes_before_the_wheel(tmp_path, monkeypatch):
@@ -65,6 +65,12 @@ def test_without_paddleclas_only_ours_are_known(monkeypatch):
         ("ResNet50", {"clas_num": 10}, "unknown argument 'clas_num' .did you mean 'class_num'"),
         # Filled in by the function itself.
         ("ConvNeXt_tiny", {"depths": [1, 1, 1, 1]}, "ConvNeXt_tiny: .*'depths'.* the architecture fixes it itself"),
+        # It would evaluate the text.
+        ("ViT_small_patch16_224", {"norm_layer": "nn.LayerNorm or 1"}, "norm_layer: .* only names such as nn.LayerNo"),
+        ("PPLCNet_x0_25", {"lr_mult_list": ["exit()"]}, "lr_mult_list: .* only names .* got 'exit\\(\\)'"),
+        ("ViT_small_patch16_224", {"norm_layer": "foo"}, "refuses a value: name 'foo' is not defined"),
+        # It would unpickle the file.
+        ("ResNet50", {"pretrained": "weights"}, "unknown argument 'pretrained'"),
     ],
 )
 def test_wrong_arguments_are_refused_before_building(name, arguments, message):

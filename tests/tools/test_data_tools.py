@@ -159,6 +159,11 @@ def test_a_sheet_shows_training_samples_as_the_network_gets_them(
     assert tool(check_data, *arguments, "-o", mixing).status == 0
     shares = [card.scores for card in drawn[2]]
     assert any(len(share) == 2 for share in shares) and all(sum(share) == pytest.approx(1) for share in shares)
+    # The one image of a rare class comes as often as in training.
+    for file in sorted((train / "class_1").iterdir())[1:]:
+        file.unlink()
+    assert tool(check_data, *arguments, "-o", "Global.class_sampling=full").status == 0
+    assert sum(card.labels == ["class_1"] for card in drawn[3]) > 1
 
 
 def test_a_sheet_of_a_detector_shows_its_boxes(tmp_path: Path, tool: Tool, monkeypatch: pytest.MonkeyPatch) -> None:

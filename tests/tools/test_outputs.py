@@ -36,6 +36,9 @@ def write_pictures(folder: Path, *names: str) -> None:
         Image.fromarray(np.full((24, 32, 3), 40 * number, np.uint8)).save(folder / name)
 
 
+TEACHER = '{"teacher":{"name":"EConvNeXt_mini","pretrained":"run/checkpoints/best"},"cache":"%s"}'
+
+
 @pytest.fixture(scope="module")
 def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """One of everything that tools read, and files and folders of a person."""
@@ -93,6 +96,8 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ("train.py", "-c folder.yaml -o Global.output_dir=classes --overwrite", READ),
         ("train.py", "-c folder.yaml -o Global.output_dir=classes/run", INSIDE),
         ("train.py", "-c tiny.yml -o save_dir=runs --resume auto", FOREIGN),
+        ("train.py", f"-c folder.yaml -o Distillation={TEACHER % 'full'}", FOREIGN),
+        ("train.py", f"-c folder.yaml -o Distillation={TEACHER % 'classes/cache'}", INSIDE),
         ("export_model.py", f"-c folder.yaml -o {RUN} --output run/checkpoints/best", READ),
         ("export_model.py", f"-c folder.yaml -o {RUN} Global.save_inference_dir=theirs", FOREIGN),
         ("quantize_model.py", "--model export --images photos --output photos", READ),

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import gzip
 import io
 import os
 import pickle
 import tarfile
 import unicodedata
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -62,6 +64,8 @@ class TestImageNetDataset:
             listed(tmp_path, "\n  \n")
         with pytest.raises(DatasetError, match=r"list\.txt, line 3: expected a path"):
             listed(tmp_path, "a.png 0\n\na.png 1.5\n")
+        with pytest.raises(DatasetError, match=r"list\.txt, line 1: expected a path, a space and a whole number"):
+            listed(tmp_path, f"a.png {2**63}\n", delimiter="")
 
     def test_label_outside_class_num(self, tmp_path: Path) -> None:
         for label, advice in ((10, "use -o Arch.class_num=11"), (-1, "labels begin at 0")):
@@ -243,6 +247,11 @@ class TestCifar:
         with pytest.raises(DatasetError, match="3072 bytes an image"):
             Cifar10(data_file=str(write_archive(path, files)), mode="test")
         path.write_bytes(path.read_bytes()[:2000])
+        with pytest.raises(DatasetError, match=r"c\.tar\.gz is damaged"):
+            Cifar10(data_file=str(path))
+        # No block of compressed data begins with these bytes.
+        tar, compressor = gzip.decompress(write_archive(path, cifar10_files()).read_bytes()), zlib.compressobj(wbits=31)
+        path.write_bytes(compressor.compress(tar[:20_000]) + compressor.flush(zlib.Z_FULL_FLUSH) + b"\xff" * 20)
         with pytest.raises(DatasetError, match=r"c\.tar\.gz is damaged"):
             Cifar10(data_file=str(path))
         with pytest.raises(DatasetError, match="does not exist") as caught:

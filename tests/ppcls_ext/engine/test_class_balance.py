@@ -26,6 +26,7 @@ def test_weights_follow_the_counts_and_keep_the_size_of_the_loss() -> None:
 def test_stated_weights_by_name_and_in_order() -> None:
     assert class_weights({"dog": 2, "none": 0}, NAMES, COUNTS).tolist() == [1, 2, 1, 0]
     assert class_weights({3: 2.5}, ["1", "2", "3"], COUNTS).tolist() == [1, 1, 2.5]
+    assert class_weights({1: 2, "eel": 3}, NAMES, COUNTS).tolist() == [1, 2, 3, 1]
     assert class_weights([1, 2, 3, 4], NAMES, COUNTS).tolist() == [1, 2, 3, 4]
     with pytest.raises(ValueError, match="no class 'dogg' .did you mean 'dog'.*: cat, dog, eel, none"):
         class_weights({"dogg": 2}, NAMES, COUNTS)

@@ -149,6 +149,14 @@ def test_all_see_every_format_upright(kind: str, orientation: int) -> None:
     assert difference(seen, PIXELS) < 4
 
 
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP"])
+@pytest.mark.parametrize("exif", [b"garbage!", b"II*\0\x08\0\0\0\x05\0"])
+def test_damaged_exif_data_turn_nothing(kind: str, exif: bytes) -> None:
+    data = encoded_with_pillow(PICTURE, kind, exif=b"Exif\0\0" + exif)
+    assert difference(decode_image(data), PIXELS) < 8
+    assert difference(build_detection_pipeline([{"Permute": {}}])(data).pixels.transpose(1, 2, 0), PIXELS) < 8
+
+
 def test_colour_modes_become_rgb() -> None:
     pixels = PIXELS
     grey = np.repeat(pixels[:, :, :1], 3, axis=2)

@@ -184,6 +184,13 @@ def test_inference_warns_once(caplog: pytest.LogCaptureFixture) -> None:
     assert len(caplog.messages) == 1 and "becomes white" in caplog.text
 
 
+def test_a_range_that_nobody_found_is_told() -> None:
+    pipeline = build_pipeline([{"DecodeImage": {"bits": "auto"}}], "here")
+    for picture in (GREY["png"], VALUES):
+        with pytest.raises(ImageError, match="^a: bits: auto is a number only after it was found on a training set"):
+            pipeline(picture, "a")
+
+
 def test_what_would_be_misread_is_read_right_or_refused() -> None:
     large = plain_tiff((VALUES.astype("<u4") << 20).tobytes(), *VALUES.shape, bits=32)
     assert np.array_equal(decode_image(large, value_range=(0.0, 2.0**32))[:, :, 0], VALUES >> 4), "no sign"

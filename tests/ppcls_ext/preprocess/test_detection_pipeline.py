@@ -64,23 +64,6 @@ def test_without_enlarging_small_pictures_are_only_padded():
     assert operator.placement(128, 20) == (64, 10, 0, 27)
 
 
-@pytest.mark.parametrize("size", [(40, 80), (10, 13)])
-def test_boxes_are_taken_back_to_the_picture(size):
-    """A bright rectangle is painted into the picture; where it is seen in the input leads back to where it was."""
-    image = np.zeros([*size, 3], np.uint8)
-    top, left, bottom, right = size[0] // 4, size[1] // 3, max(size[0] * 3 // 4, 1), max(size[1] * 2 // 3, 1)
-    image[top:bottom, left:right] = 255
-    operators = [{"LetterResize": {"target_size": [96, 128], "fill_value": [0, 0, 0]}}, NORMALIZE, PERMUTE]
-    prepared = build_detection_pipeline(operators)(image)
-    rows, columns = np.nonzero(prepared.pixels[0] > 0.5)
-    seen = np.array([columns.min(), rows.min(), columns.max() + 1, rows.max() + 1], np.float32)
-    found = (seen - prepared.pad[[1, 0, 1, 0]]) / prepared.scale_factor[[1, 0, 1, 0]]
-    half_a_pixel = 0.5 / prepared.scale_factor.min() + 1e-4
-    assert found == pytest.approx([left, top, right, bottom], abs=half_a_pixel)
-    assert prepared.pad.dtype == np.float32
-    assert prepared.im_shape / prepared.scale_factor == pytest.approx(size)
-
-
 OPERATORS = [
     {"Decode": {}},
     {"SonarEnhance": {"method": "equalize"}},

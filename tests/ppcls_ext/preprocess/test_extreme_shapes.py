@@ -81,6 +81,8 @@ def test_an_option_sets_the_limit_of_all_operators_that_resize() -> None:
     changed = with_limit(operators, 2.5, OPERATORS)
     assert changed == [operators[0], {"ResizeImage": {"resize_short": 256, "max_megapixels": 2.5}}, *operators[2:]]
     assert with_limit(operators, None, OPERATORS) is operators
+    malformed = [{"A": {}, "B": {}}, {"ResizeImage": [3]}, [3]]
+    assert with_limit(malformed, 2.5, OPERATORS) == malformed
 
 
 @pytest.mark.parametrize("size", [(20000, 2), (2, 20000)])

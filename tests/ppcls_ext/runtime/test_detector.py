@@ -94,6 +94,13 @@ def test_the_best_of_overlapping_boxes_stays_whatever_the_classes(pictures, fina
         predictor = make_predictor(BrightnessDetector(final), form=OutputForm(nms, final))
         predictions = predictor(pictures, class_agnostic=by == "the caller")
         assert [prediction.labels.tolist() for prediction in predictions] == [expected, [], expected]
+    # A box that falls itself removes none: the quarter scores 0.8, the whole 0.4.
+    predictor = make_predictor(
+        BrightnessDetector(), form=OutputForm(NmsSettings(nms_threshold=0.2)),
+        thresholds=Thresholds(0.5, [0.3, 0.9], images=3),
+    )  # fmt: skip
+    found = predictor(pictures[2], threshold="recommended", class_agnostic=True)
+    assert found[0].labels.tolist() == [0]
     predictor = make_predictor(BrightnessDetector(), form=OutputForm(TopkSettings()), model_name="YOLOv10")
     with pytest.raises(UserError, match="class_agnostic: changes the NMS, and YOLOv10 has none"):
         predictor(pictures, class_agnostic=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import threading
 import time
 
@@ -9,8 +10,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from ppcls_ext.preprocess import decode_image
+from ppcls_ext.preprocess.decode import rgb_of
 from ppcls_ext.preprocess.samples import to_bytes
 from ppcls_ext.utils.errors import UserError
+from tests.support.deep_files import colour_files, grey_files, twelve_bits
 from tests.support.predictors import OPERATORS, made_classifier, made_detector
 
 GENERATOR = np.random.default_rng(0)
@@ -94,6 +98,20 @@ def test_a_program_gets_what_the_file_gives(make, tmp_path):
     assert predictor.backend.seen[3].shape == (8, 6, 3)
     assert len(predictor(np.stack([RGB, RGB]))) == len(predictor((GREY, RGB))) == 2
     assert predictor([]) == predictor(np.zeros([0, 6, 8, 3], np.uint8)) == list(predictor(iter([]))) == []
+
+
+@KINDS
+def test_an_opened_file_of_more_than_8_bits_gives_what_the_file_gives(make):
+    values = twelve_bits(3)
+    for data in grey_files(values).values():
+        predictor = make()
+        predictor([data, Image.open(io.BytesIO(data))])
+        np.testing.assert_array_equal(*predictor.backend.seen)
+    for data in colour_files(np.dstack([values] * 3)).values():
+        with pytest.raises(UserError, match="^image 0: has 16 bits a sample, of which a Pillow image keeps 8; give"):
+            make()(Image.open(io.BytesIO(data)))
+        # Without a range the upper byte counts, which Pillow keeps.
+        np.testing.assert_array_equal(rgb_of(Image.open(io.BytesIO(data))), decode_image(data))
 
 
 @KINDS

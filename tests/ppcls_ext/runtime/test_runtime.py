@@ -67,6 +67,9 @@ def test_names_labels_and_scores_come_in_order(predictor, pictures):
     assert predictor.backend.batch_sizes == [2, 1]
     unnamed = made_classifier(Brightness(), PREPROCESS, classes=None, topk=9)
     assert unnamed(pictures[0])[0].labels == ["0", "1", "2", "3"]
+    for wrong in (0, -1):
+        with pytest.raises(UserError, match=f"^topk must be at least 1, got {wrong}"):
+            predictor(pictures, topk=wrong)
 
 
 @pytest.fixture(scope="module")
@@ -237,6 +240,8 @@ def test_a_wrong_description_is_refused(copied, changes, message):
 def test_incomplete_damaged_and_foreign_folders_are_refused(copied, tmp_path):
     with pytest.raises(UserError, match="not an export folder"):
         load(tmp_path / "nothing")
+    with pytest.raises(UserError, match="^bits: must be from 8 to 32"):
+        load(copied, bits=40)
     (copied / "inference.pdiparams").unlink()
     with pytest.raises(UserError, match=r"inference\.pdiparams: missing"):
         load(copied)

@@ -129,6 +129,25 @@ def test_all_objects_of_a_large_picture_are_found_once(form, picture, tmp_path):
         predictor(pixels, tile=10)
 
 
+def test_the_class_agnostic_nms_of_a_configuration_goes_across_tiles():
+    """The two tiles call one object by two classes: the left one sees its darker half alone."""
+    pixels = np.zeros([100, 160], np.uint8)
+    pixels[40:60, 70:105] = 100
+    pixels[40:60, 100:105] = 250
+    for is_agnostic, count in ((False, 2), (True, 1)):
+        form = OutputForm(NmsSettings(class_agnostic=is_agnostic))
+        (found,) = predictor_of(form)(pixels, tile=100, overlap=0.4)
+        assert len(found.labels) == count
+
+
+def test_a_picture_whose_tiles_do_not_fit_is_left_out_alone(picture, tmp_path):
+    keep = {"Resize": {"target_size": 64, "keep_ratio": True}}
+    predictor = made_detector(Squares(), [{"Decode": {}}, keep, {"NormalizeImage": {}}, {"Permute": {}}])
+    Image.new("L", (900, 3)).save(tmp_path / "thin.png")
+    thin, other = predictor([tmp_path / "thin.png", picture[0]], tile=640)
+    assert "of which resizing by 0.1 leaves none" in thin.error and other.error is None
+
+
 @pytest.mark.parametrize("form", FORMS.values(), ids=FORMS)
 def test_nothing_changes_for_a_picture_that_is_no_larger_than_a_tile(form, picture):
     predictor = predictor_of(form)

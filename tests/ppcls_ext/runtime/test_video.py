@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import functools
+import http.server
 import json
 import os
 import signal
 import sys
+import threading
 from contextlib import closing
 
 import cv2
@@ -173,10 +176,14 @@ def test_a_cut_video_is_told(project, predict):
         ("--input cut.mp4 --save o.mp4", "cut.mp4: cannot be opened as a video: damaged, cut off, or of a codec"),
         ("--input camera:front", "name a camera by its number, such as camera:0"),
         ("--input camera:97", "--input camera:97: cannot be opened as a video: no such camera"),
-        ("--input dive.mp4 notes.mp4", "a video, camera or stream stands alone"),
+        ("--input dive.mp4 notes.mp4", "give one video, camera or stream, and no other input beside it"),
+        ("--input /dev/video2", "--input /dev/video2: a camera is named by its number: camera:2"),
+        ("--input rtsp://boat/\udcba.mp4", "no such file"),
         ("--input dive.mp4 --save drawn", "--save drawn: frames are drawn into a video: FILE.mp4 or FILE.avi"),
         ("--input dive.mp4 --coco out.json", "--coco is for images"),
         ("--input dive.mp4 --save dive.mp4 --overwrite", "is read by this command"),
+        ("--input frame.png --save run_2026.11", "unknown picture format '.11'; use .png, .jpg or a folder (one with"),
+        ("--input frame.png --save drawn.psd", "unknown picture format '.psd'"),
         ("--input frame.png --every 2", "--every is for videos"),
         ("--input frame.png --coco c.json --annotations a.json", "--annotations needs the training packages"),
     ],
@@ -189,6 +196,15 @@ def test_mistakes_are_one_clear_line(project, predict, arguments, message):
     status, text = predict(arguments)
     assert (status, text.count("\n"), text.startswith("error: "), message in text) == (2, 1, True, True), text
     assert sorted(project.iterdir()) == before
+
+
+def test_an_input_in_any_spelling_is_not_written_over(project, predict):
+    (project / "photos").mkdir()
+    cv2.imwrite("photos/frame.png", next(frames()))
+    for start in (".\\", f"{project.as_uri()}/"):
+        for name, save, message in (("dive.mp4", "dive.mp4", "is read by this"), ("photos", "photos/new", "is read,")):
+            status, text = predict(f"--input {start}{name} --save {save} --overwrite")
+            assert (status, message in text) == (2, True), text
 
 
 class StubCamera:
@@ -224,7 +240,7 @@ def test_a_live_source_ends(project, predict, monkeypatch, source):
     StubCamera.opened.clear()
     status, text = predict(f"--input {source} --json out.jsonl")
     assert status == 0, text
-    assert "gives no more frames; it gave 12" in text
+    assert "the camera or stream ended after 12 frames" in text
     assert "secret" not in text
     ((first, *others),) = StubCamera.opened
     assert first == (3 if source == "camera:3" else source)
@@ -235,6 +251,51 @@ def test_a_live_source_ends(project, predict, monkeypatch, source):
     assert numbers[-1] == FRAMES - 1
     if len(numbers) < FRAMES:
         assert f"{FRAMES - len(numbers)} that came meanwhile passed over" in text
+
+
+class Quiet(http.server.SimpleHTTPRequestHandler):
+    def log_message(self, *_):
+        pass
+
+
+def test_a_file_behind_an_address_loses_no_frame(project):
+    handler = functools.partial(Quiet, directory=project)
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        with closing(video.Video(f"http://127.0.0.1:{server.server_port}/dive.avi")) as source:
+            found = [(frame.number, frame.seconds) for frame in source.frames()]
+        assert found == [(number, number / RATE) for number in range(FRAMES)]
+        server.shutdown()
+
+
+def test_names_that_are_not_utf8(project, predict):
+    folder = os.fsdecode(b"\xba\xa3")
+    os.mkdir(folder)
+    os.rename("dive.avi", f"{folder}/\udcba.avi")
+    status, text = predict(f"--input {folder}/\udcba.avi --save {folder}/out\udca3.mp4 --json {folder}/out.jsonl")
+    assert status == 0, text
+    assert len((project / folder / "out.jsonl").read_text().splitlines()) == FRAMES
+    os.rename(f"{folder}/out\udca3.mp4", "out.mp4")
+    assert len(played("out.mp4")[0]) == FRAMES
+
+
+def test_frames_of_a_folder_are_followed_by_their_numbers(project, predict):
+    for number, image in enumerate(frames()):
+        cv2.imwrite(f"photos_{number}.png", image)
+    status, text = predict("--input photos_*.png --track --json out.jsonl")
+    assert status == 0, text
+    assert "objects seen: 1 tyre" in text
+    records = [json.loads(line) for line in (project / "out.jsonl").read_text().splitlines()]
+    assert [one["file"] for one in records] == [f"photos_{number}.png" for number in range(FRAMES)]
+
+
+def test_frames_of_another_size_are_resized(tmp_path):
+    large = np.zeros([96, 128, 3], np.uint8)
+    large[48:, 64:] = 255
+    with closing(video.VideoFile(tmp_path / "out.avi", rate=10.0)) as file:
+        file.write(large[:48, :64], 0.0)
+        file.write(large, 0.1)
+    assert played(tmp_path / "out.avi")[0][1].mean() == pytest.approx(255 / 4, abs=4)
 
 
 def test_a_slow_camera_is_written_at_its_own_pace(tmp_path):

@@ -10,7 +10,8 @@ from ppcls_ext.utils.image_files import find_images, left_out
 
 @pytest.fixture
 def tree(tmp_path, monkeypatch):
-    for name in ("a/1.png", "a/2.JPG", "a/notes.txt", "b/deep/3.jpeg", "a/.hidden/4.png", "[x]/5.png", "odd.data"):
+    for name in ("a/1.png", "a/2.JPG", "a/notes.txt", "b/deep/3.jpeg", "a/.hidden/4.png", "[x]/5.png", "odd.data",
+                 "frames/f10.png", "frames/f2.png", "frames/10/1.png", "frames/3 b.png"):  # fmt: skip
         file = tmp_path / name
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_bytes(b"x")
@@ -25,6 +26,7 @@ def test_finds_each_image_once_in_order_or_names_the_input(tree):
         (["b", "odd.data", "a/1.png", "a"], ["b/deep/3.jpeg", "odd.data", "a/1.png", "a/2.JPG"]),
         (["[x]"], ["[x]/5.png"]),
         (["a/*"], ["a/1.png", "a/2.JPG"]),
+        (["frames"], ["frames/3 b.png", "frames/10/1.png", "frames/f2.png", "frames/f10.png"]),
     ):
         assert [str(path) for path in find_images(inputs)] == expected
     for given in ("empty", "absent.png", "a/*.txt"):
