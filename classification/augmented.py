@@ -34,7 +34,8 @@ def draw_augmented(config: Config) -> Image.Image:
     environment = Environment("cpu", 0, 1, config.run.seed or 0)
     dataset = build_dataset(config, config.train)
     images, seed = len(dataset), environment.seed
-    config = config.with_depth(depth.settle(config.document.data, lambda index: dataset.load(index)[0], images, seed))
+    statement = depth.resolve_auto_range(config.document.data, lambda index: dataset.load(index)[0], images, seed)
+    config = config.with_depth(statement)
     names = names_of_all_classes(config, read_class_names(config, dataset))
     shown = sampling_factors(config, dataset, names)
     loader = build_batches(config, config.train, dataset, environment, training=True, factors=shown)

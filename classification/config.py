@@ -100,7 +100,7 @@ class Config:
     @property
     def output_dir(self) -> Path:
         """The folder of this run."""
-        return Path(self.run.output_dir)
+        return Path(self.run.output_dir).expanduser()
 
     @property
     def topk(self) -> int:
@@ -148,7 +148,7 @@ def check_config(document: Document) -> Config:
     """
     _refuse_paddleclas_distillation(document)
     checker = Checker(document)
-    for key, message in depth.agree(document.data):
+    for key, message in depth.unify_ranges(document.data):
         checker.add(key, message)
     data, allowed = plain_copy(document.data), list(FileSection.model_fields)
     for name in [name for name in data if name not in allowed]:

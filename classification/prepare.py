@@ -78,7 +78,8 @@ def write_samples(config: Config, part: str, count: int, output: Path, seed: int
         raise UserError(f"{config.document.path}: has no section DataLoader.{part}")
     dataset = open_dataset(config, settings, evaluation_label_order(config) if part == "Eval" else None)
     chosen = choose_evenly(dataset.labels, count or len(dataset), seed)
-    value_range = depth.range_of(depth.settle(config.document.data, lambda index: dataset.load(index)[0], len(dataset)))
+    statement = depth.resolve_auto_range(config.document.data, lambda index: dataset.load(index)[0], len(dataset))
+    value_range = depth.range_of(statement)
     folders: dict[int, str] = {}
     used: set[str] = set()
     with atomic_folder(output) as folder:

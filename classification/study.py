@@ -207,7 +207,7 @@ def load_study(path: str | Path, overrides: Sequence[str] = ()) -> Study:
         changes_of[name] = changes
         rows[name] = Row(name, config_file, (*changes, *overrides), config, tuple(entry.seeds or file.seeds), **more)
     check.raise_any()
-    return Study(document.path.stem, document.path, Path(file.output_dir), tuple(rows.values()))
+    return Study(document.path.stem, document.path, Path(file.output_dir).expanduser(), tuple(rows.values()))
 
 
 def _as_changes(overrides: Mapping[str, Any]) -> tuple[str, ...]:

@@ -120,7 +120,9 @@ class ClassificationTask(Task):
         self.dataset = build.build_dataset(config, config.train)
         # From here on the range of the samples is a number, in all that is written too.
         images, seed = len(self.dataset), environment.seed
-        statement = depth.settle(config.document.data, lambda index: self.dataset.load(index)[0], images, seed)
+        statement = depth.resolve_auto_range(
+            config.document.data, lambda index: self.dataset.load(index)[0], images, seed
+        )
         config = config.with_depth(statement)
         assert config.train is not None and config.optimizer is not None
         run = config.run
@@ -397,6 +399,11 @@ class ClassificationTask(Task):
             raise UserError(f"{where}: is of another run ({changes}); {usable}")
         if checkpoint.optimizer is None:
             raise UserError(f"{where}: holds no optimizer state; {usable}")
+        # Checkpoints of earlier versions do not say whether their names number the labels.
+        if self.config.pretraining is None and "label_numbering" in checkpoint.state:
+            theirs = checkpoint.state["label_numbering"] or checkpoint.state["class_names"]
+            ours = self.dataset.class_names or self.dataset.numbering
+            build.check_same_classes(theirs, where, ours, f"{self.config.train.key}.dataset")
 
     def _identity(self, state: dict[str, Any], has_average: bool) -> dict[str, Any]:
         """Returns by key what a checkpoint with this :meth:`state` and a run that continues it must agree on."""

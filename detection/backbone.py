@@ -1,7 +1,7 @@
 """E-ConvNeXt as a PaddleDetection backbone: ``backbone: EConvNeXt`` in YAML, or the paper's name ``CSPConvNeXt``.
 
-The trunk of `ppcls_ext.arch.econvnext` with a batch norm for each map that leaves it; and weights of a classifier, or
-of another detector, as weights of a backbone: strictly, with a report.
+The trunk of `ppcls_ext.arch.econvnext` with a batch norm for each map that leaves it; and weights of a classifier as
+weights of a backbone: strictly, with a report.
 """
 
 from __future__ import annotations
@@ -33,10 +33,8 @@ PREFIX = "EConvNeXt_"
 Arch = Literal["mini", "tiny", "small"]
 ARCHS = typing.get_args(Arch)
 STAGES = 4
-# Where a detector keeps its backbone, and a classifier what a backbone has not.
-BACKBONE = "backbone."
+# What a backbone has not of a classifier, and the batch norms of its outputs.
 CLASSIFIER = ("norm.", "head.")
-# The batch norms of the outputs: a classifier has none, and another detector may have them for other stages.
 OUTPUT_NORMS = "norms."
 
 
@@ -52,8 +50,8 @@ class EConvNeXt(econvnext.EConvNeXt):
         drop_path_rate: rate of the last block; earlier ones get less, linearly down to 0.
         freeze_at: -1 trains everything; 0 freezes the stem, k the stem and the first k stages: no gradients, running
             statistics that stay, and no drop path.
-        pretrained: weights of a classifier or of a detector, ours or the paper's: a checkpoint folder, ``.pdparams``
-            or ``.safetensors``. Stem and stages must fit; norms of outputs that the file lacks start fresh.
+        pretrained: weights of a classifier, ours or the paper's: a checkpoint folder, ``.pdparams`` or
+            ``.safetensors``; see :func:`load_backbone_weights`.
         expansion_channels: a list for each stage: the channels inside each of its blocks, if not four times the
             block's as published; ``tools/prune_model.py`` finds them.
         depth_multiplier, width_multiplier: scale the blocks of each stage and the widths, as of a classifier.
@@ -118,7 +116,11 @@ class EConvNeXt(econvnext.EConvNeXt):
         return [self.stem, *list(self.stages.children())[: self.freeze_at]]
 
     def _hold_frozen_layers(self) -> None:
-        """Keeps what is frozen in evaluation mode. A detector's ``train`` sets each layer's flag past any method."""
+        """Keeps what is frozen in evaluation mode.
+
+        ``train()`` of the whole detector sets ``training`` on every sublayer without calling its methods, so it is
+        undone here.
+        """
         for layer in self._frozen_layers():
             for part in layer.sublayers(include_self=True):
                 part.training = False
@@ -172,74 +174,49 @@ def trunk_of_backbone(backbone: nn.Layer) -> Trunk | None:
     return TRUNKS.get(type(backbone).__name__, trunk_of)(backbone)
 
 
-def load_backbone_weights(backbone: EConvNeXt, source: str | os.PathLike[str]) -> LoadReport:
+def load_backbone_weights(backbone: EConvNeXt, source: str | os.PathLike[str]) -> None:
     """Loads ``source`` into ``backbone`` in place, and says so in one line of the log; nothing in it is executed.
+
+    Stem and stages must fit; the norms of the outputs, which a classifier does not train, start fresh.
 
     Args:
         backbone: receives the weights.
         source: a checkpoint folder (of its weights those that were evaluated), ``.pdparams`` or ``.safetensors``, with
-            the weights of a classifier or of a detector, by our names or by those of the paper's repository.
+            the weights of a classifier, by our names or by those of the paper's repository.
 
-    Returns:
-        What was loaded; ``missing`` are the norms of outputs that start fresh, ``unexpected`` what was left out.
+    Raises:
+        UserError: it cannot be read, or its weights do not fit.
     """
     label, weights = str(find_weights(source)), read_weights(source)
     title = f"{type(backbone).__name__} {backbone.arch}"
-    left_out: list[str] = []
-    if inner := {name.removeprefix(BACKBONE): each for name, each in weights.items() if name.startswith(BACKBONE)}:
-        left_out = [name for name in weights if not name.startswith(BACKBONE)]
-        weights = inner
-    norms = {name: each for name, each in weights.items() if name.startswith(OUTPUT_NORMS)}
     if is_reference(weights):
         title += " (names of the paper's repository)"
         weights = LAYOUTS["reference"].to_ours(weights, label).weights
-    left_out += [name for name in weights if name.startswith(CLASSIFIER)]
     body = {name: each for name, each in weights.items() if not name.startswith((*CLASSIFIER, OUTPUT_NORMS))}
-
     own = dict(backbone.state_dict())
-    shapes = {name: tuple(value.shape) for name, value in own.items() if not name.startswith(OUTPUT_NORMS)}
+    fresh = {name: value.numpy() for name, value in own.items() if name.startswith(OUTPUT_NORMS)}
+    shapes = {name: tuple(value.shape) for name, value in own.items() if name not in fresh}
     report = compare(label, shapes, body)
     if not report.complete:
         raise UserError(_refusal(backbone, report, body))
-    norms = _matching_norms(backbone, norms, label)
-    fresh = [name for name in own if name.startswith(OUTPUT_NORMS) and name not in norms]
-    load_weights(backbone, {**body, **norms, **{name: own[name].numpy() for name in fresh}})
-    result = LoadReport(label, [*report.loaded, *norms], missing=fresh, unexpected=left_out)
+    load_weights(backbone, {**body, **fresh})
 
-    line = f"{label}: {len(result.loaded)} weights loaded into {title}"
-    if left_out:
+    line = f"{label}: {len(body)} weights loaded into {title}"
+    if left_out := [name for name in weights if name not in body]:
         parts = sorted({name.partition(".")[0] for name in left_out})  # files differ in their order
         line += f"; left out: {', '.join(parts)} ({len(left_out)} weights)"
     if fresh:
         line += f"; start fresh: {', '.join(dict.fromkeys(name.rpartition('.')[0] for name in fresh))}"
     logger.info(line)
-    return result
-
-
-def _matching_norms(backbone: EConvNeXt, norms: Mapping[str, np.ndarray], label: str) -> dict[str, np.ndarray]:
-    """Returns the file's norms by our names. Channels tell the stage: the file may number other stages than ours."""
-    groups: dict[str, dict[str, np.ndarray]] = {}
-    for name, value in norms.items():
-        number, _, part = name.removeprefix(OUTPUT_NORMS).partition(".")
-        groups.setdefault(number, {})[part] = value
-    matched: dict[str, np.ndarray] = {}
-    for number, norm in enumerate(backbone.norms):
-        shapes = {name: tuple(value.shape) for name, value in norm.state_dict().items()}
-        alike = [group for group in groups.values() if "weight" in group and group["weight"].shape == shapes["weight"]]
-        if not alike:
-            continue
-        report = compare(label, shapes, alike[0])
-        if len(alike) > 1 or not report.complete:
-            raise UserError(f"{label}: damaged norms of the outputs: {report.differences() or 'two of one stage'}")
-        matched |= {f"{OUTPUT_NORMS}{number}.{name}": value for name, value in alike[0].items()}
-    return matched
 
 
 def _refusal(backbone: EConvNeXt, report: LoadReport, body: Mapping[str, np.ndarray]) -> str:
     """Says why stem and stages do not fit, naming the arch that they fit if there is one."""
     name = type(backbone).__name__
     if not body:
-        return f"{report.source}: holds no backbone: no weight has a name such as stages.0... or backbone.stages.0..."
+        return f"{report.source}: holds no backbone: no weight has a name such as stages.0..."
+    if any(weight.startswith("backbone.") for weight in body):
+        return f"{report.source}: these are the weights of a detector; name them as pretrain_weights"
     for arch in ARCHS:
         # Names that Paddle generates for parameters go on counting only outside of the guard.
         with paddle.utils.unique_name.guard(), paddle.LazyGuard():

@@ -1,33 +1,18 @@
-"""Benchmarks that need detection: loading of training data, COCO evaluation, and exports with random weights."""
+"""Benchmarks that need detection: loading of training data, exports with random weights, and training steps."""
 
 from __future__ import annotations
 
-import contextlib
-import copy
-import importlib
-import io
-import json
-import tempfile
 import time
 from collections.abc import Callable, Sequence
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from detection.evaluation.metrics import SUMMARY, evaluate_detections
 from ppcls_ext.utils.errors import UserError
 
 if TYPE_CHECKING:
     from detection.configuration import DetectionConfig
-
-PYCOCOTOOLS, FASTER, OURS = "pycocotools", "faster-coco-eval", "evaluate_detections"
-# Synthetic detections: a detector keeps many weak ones of each image; few of them belong to a box.
-CLASSES, PER_IMAGE, BOXES_PER_IMAGE = 8, 40, 5
-WIDTH, HEIGHT = 640, 480
-TOLERANCE = 5e-5
-
 
 def export_detector(config_file: str, size: int, format_name: str, precision: str, folder: Path) -> dict[str, int]:
     """Exports the detector of a configuration with random weights, PP-YOLOE with its suppression inside.
@@ -126,108 +111,6 @@ def measure_loading(
             number: {"median": float(np.median(values)), "best": max(values)} for number, values in rates.items()
         },
     }
-
-
-def synthetic_coco(detections: int, seed: int = 0) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    """Returns a random COCO object, boxes of eight classes in 640 x 480 pixels, and that many COCO results.
-
-    There are 40 an image, of which about five lie near annotated boxes.
-    """
-    generator = np.random.default_rng(seed)
-    images = -(-detections // PER_IMAGE)
-    annotations: list[dict[str, Any]] = []
-    found: list[dict[str, Any]] = []
-    for image_id in range(1, images + 1):
-        boxes, ids = _random_boxes(generator, BOXES_PER_IMAGE), generator.integers(1, CLASSES + 1, BOXES_PER_IMAGE)
-        for box, category_id in zip(boxes.tolist(), ids.tolist(), strict=True):
-            annotations.append(
-                {"id": len(annotations) + 1, "image_id": image_id, "category_id": category_id, "bbox": box,
-                 "area": box[2] * box[3], "iscrowd": 0, "segmentation": []}
-            )  # fmt: skip
-        near = boxes * generator.normal(1, 0.08, boxes.shape).clip(0.5)
-        others = _random_boxes(generator, PER_IMAGE - BOXES_PER_IMAGE)
-        labels = np.concatenate([ids, generator.integers(1, CLASSES + 1, len(others))])
-        scores = np.concatenate([generator.beta(5, 2, len(near)), generator.beta(1, 6, len(others))])
-        for box, category_id, score in zip([*near.tolist(), *others.tolist()], labels.tolist(), scores.tolist(),
-                                           strict=True):  # fmt: skip
-            found.append({"image_id": image_id, "category_id": category_id, "bbox": box, "score": score})
-    data = {
-        "images": [{"id": number, "file_name": f"{number}.png", "width": WIDTH, "height": HEIGHT}
-                   for number in range(1, images + 1)],
-        "categories": [{"id": number, "name": f"class {number}"} for number in range(1, CLASSES + 1)],
-        "annotations": annotations,
-    }  # fmt: skip
-    return data, found[:detections]
-
-
-def _random_boxes(generator: np.random.Generator, count: int) -> np.ndarray:
-    """Returns ``[count, 4]`` of x, y, width, height, small to large."""
-    sizes = np.exp(generator.uniform(np.log(10), np.log(220), (count, 2)))
-    return np.hstack([generator.uniform(0, 1, (count, 2)) * ([WIDTH, HEIGHT] - sizes), sizes])
-
-
-def measure_coco(detections: int = 20_000, rounds: int = 5, seed: int = 0) -> dict[str, Any]:
-    """Measures three ways of COCO evaluation in interleaved rounds, on the same annotations and detections.
-
-    Each run reads the annotation file, takes the detections and computes the twelve figures. The third way,
-    ``evaluate_detections``, also checks the detections and computes figures of each class and the best thresholds.
-
-    Returns:
-        ``detections``, ``images``, ``rounds``, ``seconds`` by way (``median``, ``fastest``), ``speedup`` over
-        pycocotools by way, and ``largest_difference`` of any figure from that of pycocotools.
-
-    Raises:
-        UserError: figures differ from those of pycocotools in the fourth decimal.
-    """
-    data, found = synthetic_coco(detections, seed)
-    seconds: dict[str, list[float]] = {}
-    figures: dict[str, np.ndarray] = {}
-    with tempfile.TemporaryDirectory(prefix="benchmark-") as folder:
-        file = Path(folder) / "annotations.json"
-        file.write_text(json.dumps(data), encoding="utf-8")
-        # A first round that does not count: it imports the packages.
-        for number in range(rounds + 1):
-            for name, way in WAYS.items():
-                records = copy.deepcopy(found)
-                start = time.perf_counter()
-                figures[name] = way(file, records)
-                if number:
-                    seconds.setdefault(name, []).append(time.perf_counter() - start)
-    difference = max(float(np.abs(figures[name] - figures[PYCOCOTOOLS]).max()) for name in (FASTER, OURS))
-    if difference > TOLERANCE:
-        raise UserError(f"benchmark: figures differ from those of pycocotools by {difference:.2g}")
-    medians = {name: float(np.median(values)) for name, values in seconds.items()}
-    return {
-        "detections": detections,
-        "images": len(data["images"]),
-        "rounds": rounds,
-        "seconds": {name: {"median": medians[name], "fastest": min(values)} for name, values in seconds.items()},
-        "speedup": {name: medians[PYCOCOTOOLS] / median for name, median in medians.items()},
-        "largest_difference": difference,
-    }
-
-
-def _official_metrics(coco: str, module: str, evaluator: str, file: Path, records: list[dict[str, Any]]) -> np.ndarray:
-    """Returns the twelve figures of pycocotools or of faster-coco-eval: modules of ``COCO`` and of the evaluator."""
-    with contextlib.redirect_stdout(io.StringIO()):
-        truth = importlib.import_module(coco).COCO(str(file))
-        judge = getattr(importlib.import_module(module), evaluator)(truth, truth.loadRes(records), "bbox")
-        judge.evaluate()
-        judge.accumulate()
-        judge.summarize()
-    return np.asarray(judge.stats)[: len(SUMMARY)]
-
-
-def _our_metrics(file: Path, records: list[dict[str, Any]]) -> np.ndarray:
-    summary = evaluate_detections(file, records).summary
-    return np.array([-1 if value is None else value for value in summary.values()])
-
-
-WAYS: dict[str, Callable[[Path, list[dict[str, Any]]], np.ndarray]] = {
-    PYCOCOTOOLS: partial(_official_metrics, "pycocotools.coco", "pycocotools.cocoeval", "COCOeval"),
-    FASTER: partial(_official_metrics, "faster_coco_eval", "faster_coco_eval", "COCOeval_faster"),
-    OURS: _our_metrics,
-}
 
 
 def open_training_step(config_file: str, size: int, batch: int, kernels: str) -> tuple[Callable[[], object], dict]:

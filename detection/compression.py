@@ -103,7 +103,8 @@ class PrunableDetector(Prunable):
         data["weights"] = data["pretrain_weights"] = str(request.weights)
         data["save_dir"] = str(request.fine_tuning)
         _backbone_section(data, self.config.architecture)["pretrained"] = None
-        data["LearningRate"]["base_lr"] = request.tuned_rate(data["LearningRate"]["base_lr"])
+        with workspace(self.config) as settings:  # it also knows the rate where the file leaves that to PaddleDetection
+            data["LearningRate"]["base_lr"] = request.tuned_rate(settings["LearningRate"]["base_lr"])
         if request.epochs is not None:
             before, data[EPOCHS] = data[EPOCHS], request.epochs
             follow_epochs(Document(self.config.path, data, {}), EPOCHS, LENGTHS, before)
@@ -121,8 +122,6 @@ class PrunableDetector(Prunable):
 def _backbone_section(data: dict[str, Any], architecture: str) -> dict[str, Any]:
     """Returns the section of the backbone in the data of a configuration; makes it if all of it is by default."""
     backbone = data[architecture]["backbone"]
-    if isinstance(backbone, dict):
-        return backbone
     data[backbone] = data.get(backbone) or {}
     return data[backbone]
 

@@ -81,7 +81,7 @@ def count_gflops(config: DetectionConfig, form: str | None = None) -> float:
         document = copy.deepcopy(config.document)
         document.data["num_classes"] = OFFICIAL_CLASSES
         config = dataclasses.replace(config, document=document)
-    model = build_model(config)
+    model = build_model(config, pretrained=False)
     model.eval()
     if form == "official":
         for layer in model.sublayers():
@@ -133,7 +133,7 @@ class Row:
 def count(config: DetectionConfig) -> Row:
     """Counts one detector by the rule that the published table uses for its backbone."""
     name = config.path.stem
-    parameters = count_parts(build_model(config))
+    parameters = count_parts(build_model(config, pretrained=False))
     return Row(name, parameters, count_gflops(config), published_form(config), PUBLISHED_GFLOPS.get(name))
 
 

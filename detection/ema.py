@@ -1,7 +1,7 @@
 """ppdet's exponential moving average, with the interface of ``ppcls_ext.engine.ema`` and resumable to the same bits.
 
-Classifiers average otherwise: ppdet begins with zeros and corrects for them, may begin anew after some epochs
-(``cycle_epoch``) and knows entries that are never averaged, so the detectors' figures need its own class.
+Classifiers average otherwise: ppdet begins with zeros and corrects for them, and knows entries that are never averaged,
+so the detectors' figures need its own class.
 """
 
 from __future__ import annotations
@@ -28,8 +28,6 @@ class DetectorEMA:
 
     def __init__(self, model: paddle.nn.Layer, average: Any) -> None:
         self.model, self.average = model, average
-        # The average of a cycle (`cycle_epoch`) that has just ended, until the next one has its first step.
-        self._finished_cycle: dict[str, np.ndarray] | None = None
         self._held: list[str] = []
 
     def update(self) -> None:
@@ -42,7 +40,6 @@ class DetectorEMA:
             average.step += 1
         else:
             average.update()
-        self._finished_cycle = None
 
     def hold(self, names: Collection[str]) -> None:
         """Evaluates and saves entries that do not change now as they are: ppdet's sums are not exact.
@@ -62,22 +59,16 @@ class DetectorEMA:
     def state(self) -> dict[str, np.ndarray]:
         """Returns the averaged weights as they are evaluated."""
         average = self.average
-        if self._finished_cycle is not None:
-            return self._finished_cycle
         if average.step == 0:
             # Nothing was averaged yet, and ppdet's average begins with zeros.
             return as_arrays(self.model.state_dict())
-        epoch, cycle_epoch = average.epoch, average.cycle_epoch
-        # ppdet counts the calls of apply() and may start its average anew; looking must not change it.
-        average.cycle_epoch = -1
-        # It also freezes what is never averaged, and these are the model's own parameters.
+        # ppdet also freezes what is never averaged, and these are the model's own parameters.
         never_averaged = [average.state_dict[name] for name in average.ema_black_list]
         frozen = [parameter.stop_gradient for parameter in never_averaged]
         values = self.model.state_dict()
         applied = as_arrays(average.apply() | {name: values[name] for name in self._held})
         for parameter, was_frozen in zip(never_averaged, frozen, strict=True):
             parameter.stop_gradient = was_frozen
-        average.epoch, average.cycle_epoch = epoch, cycle_epoch
         return applied
 
     @contextlib.contextmanager
@@ -91,24 +82,13 @@ class DetectorEMA:
         finally:
             load_weights(self.model, trained)
 
-    def end_epoch(self) -> None:
-        """Counts an epoch; with ``cycle_epoch`` the average begins anew now and then."""
-        average = self.average
-        if average.cycle_epoch <= 0:
-            return
-        average.epoch += 1
-        if average.epoch == average.cycle_epoch:
-            # What was evaluated is also what the checkpoint of this epoch has to hold.
-            self._finished_cycle = self.state()
-            average.reset()
-
     def sums(self) -> dict[str, np.ndarray]:
         """Returns ppdet's running sums, which are not what is evaluated."""
         return as_arrays(self.average.state_dict)
 
     def counts(self) -> dict[str, int]:
-        """Returns ``step`` and ``epoch`` of the average."""
-        return {"step": self.average.step, "epoch": self.average.epoch}
+        """Returns ``step``, the number of updates."""
+        return {"step": self.average.step}
 
     def restore(self, sums: dict[str, np.ndarray], counts: dict[str, int], where: str) -> None:
         """Takes over what :meth:`sums` and :meth:`counts` returned.
@@ -123,7 +103,6 @@ class DetectorEMA:
         # What is never averaged is the model's own tensor there, and has to stay it.
         averaged = {name: value for name, value in sums.items() if name not in average.ema_black_list}
         average.resume({name: paddle.to_tensor(value) for name, value in averaged.items()}, step)
-        average.epoch = counts["epoch"]
         if step:
             # The factor of the last update, which ppdet remembers between two calls only.
             average._decay = self._decay_of(step)

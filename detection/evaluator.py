@@ -58,7 +58,7 @@ class Evaluator:
         self.image_ids: list[int] = []
         self.class_names = list(self.coco.names if class_names is None else class_names)
         if respelled := self.coco.spell_classes_as(self.class_names):
-            logger.info("%s: of the classes %s", self.coco.path, ", ".join(respelled))
+            logger.info("%s: classes that the model spells otherwise: %s", self.coco.path, ", ".join(respelled))
         self.category_ids = categories_of_classes(self.coco, self.class_names)
         if all(box.crowd for frame in self.coco.frames for box in frame.boxes):
             logger.warning("%s: no annotated box (crowds do not count), so AP is undefined", self.coco.path)
@@ -174,7 +174,7 @@ def evaluate_config(
             count = len(evaluator.class_names)
             raise UserError(
                 f"{evaluator.coco.path}: has {count} categories, num_classes is {config.num_classes}; "
-                f"which ones they are tells neither {source} nor TrainDataset.anno_path"
+                f"neither {source} nor TrainDataset.anno_path says which classes the model has"
             )
         start = time.monotonic()
         detections = evaluator.detect(model, folder)

@@ -50,7 +50,7 @@ LARGEST_SIDE = 640
 COCO = "COCODataSet"
 BAD_IMAGES_KEY = "max_bad_images"
 # Entries of a batch that are no tensors.
-TOLD = ("bad", "causes")
+REPORTED = ("bad", "causes")
 
 
 def training_loader(config: DetectionConfig, environment: Environment) -> Loader:
@@ -206,8 +206,8 @@ def _loader(
 
 
 def _to_tensors(arrays: dict[str, Any]) -> dict[str, Any]:
-    """Copies arrays into tensors; what is told of unreadable images stays as it is."""
-    return {name: value if name in TOLD else paddle.to_tensor(value) for name, value in arrays.items()}
+    """Copies arrays into tensors; what is reported of unreadable images stays as it is."""
+    return {name: value if name in REPORTED else paddle.to_tensor(value) for name, value in arrays.items()}
 
 
 class DetectionBatchReader:
@@ -255,9 +255,9 @@ class DetectionBatchReader:
         self.dataset.set_epoch(keys[0].epoch)
         bad: dict[int, str] = {}
         samples = [sample for key in keys if (sample := self._read(key, bad)) is not None]
-        told = {"bad": np.array(list(bad), dtype=np.int64), "causes": list(bad.values())}
+        report = {"bad": np.array(list(bad), dtype=np.int64), "causes": list(bad.values())}
         if not samples:
-            return {"image": np.zeros((0, 3, 1, 1), dtype=np.float32), **told}
+            return {"image": np.zeros((0, 3, 1, 1), dtype=np.float32), **report}
         number = keys[0].position // self.global_batch_size
         _seed_globally(batch_generator(self.seed, keys[0].epoch, number, self.rank))
         try:
@@ -265,7 +265,7 @@ class DetectionBatchReader:
         except DAMAGE as error:
             files = ", ".join(self.name_of(key.index) for key in keys[:SHOWN])
             raise UserError(f"batch_transforms refuse a batch ({_cause(error)}) of {files}, ...") from error
-        return {name: value for name, value in batch.items() if isinstance(value, np.ndarray)} | told
+        return {name: value for name, value in batch.items() if isinstance(value, np.ndarray)} | report
 
     def _read(self, key: SampleKey, bad: dict[int, str]) -> dict[str, Any] | None:
         """Returns the sample, in training or its replacement, or ``None``; notes in ``bad`` what cannot be read."""

@@ -394,7 +394,7 @@ class RandomPerspective(BaseOperator):
         shift = 0.5 + np.random.uniform(-self.translate, self.translate, 2)
         centred = _translation(-source[1] / 2, -source[0] / 2)
         tilted = np.eye(3)
-        # At the corners the two add up to at most the limit, so nothing gets behind the eye.
+        # At the corners the two add up to at most the limit, so the homogeneous depth stays positive.
         tilted[2, :2] = tilt / (source[1], source[0])
         turned = np.eye(3)
         turned[:2, :2] = gain * np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]])

@@ -121,7 +121,8 @@ def follow_run_length() -> None:
         before, stated = (another_cfg or workspace.global_config).get(EPOCHS), flatten(config)
         result = merge(config, another_cfg)
         head = (result.get(result.get("architecture")) or {}).get("yolo_head")
-        sections = {name: result[name] for name in (EPOCHS, "TrainReader", head) if name in result}
+        names = (EPOCHS, "TrainReader", *([head] if isinstance(head, str) else []))
+        sections = {name: result[name] for name in names if name in result}
         schedulers = (result.get("LearningRate") or {}).get("schedulers") or []
         # Those of a YAML tag are objects; a change of their attributes is one of the configuration.
         plain = [entry if isinstance(entry, dict) else vars(entry) for entry in schedulers]

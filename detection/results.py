@@ -29,7 +29,7 @@ def facts_of_run(config_file: Path) -> dict[str, Any]:
     model = build_model(config, pretrained=False)
     model.eval()
     return {
-        "kind": "detector", "batch_size": config.data["TrainReader"]["batch_size"], "input_size": [side, side],
+        "kind": "detector", "batch_size": config.data["TrainReader"].get("batch_size", 1), "input_size": [side, side],
         "evaluation": part_of(config, "Eval"), "training": part_of(config, "Train"),
         "evaluation_version": EVALUATION_VERSION, "parameters": count_parts(model).total,
         "multiply_adds": count_multiply_adds(model, side), "weights": "EMA" if config.run_keys.use_ema else "plain",

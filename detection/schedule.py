@@ -50,10 +50,10 @@ def fit(rate: Any, epochs: int, steps: int, factor: float) -> list[str]:
 
 
 def late_epochs(data: Mapping[str, Any], head: Any, epochs: int) -> list[str]:
-    """Returns a line for each first part of the training that lasts as long as the run of so many ``epochs``."""
-    parts = {
+    """Returns a line for each first phase of the training that lasts as long as the run of so many ``epochs``."""
+    phases = {
         f"{type(head).__name__}.static_assigner_epoch": getattr(head, "static_assigner_epoch", 0),
         "TrainReader.mosaic_epoch": data["TrainReader"].get("mosaic_epoch") or 0,
     }
-    end = f"to the end of this run ({epochs} epochs)"
-    return [f"{key}: {last}, so {end}" for key, last in parts.items() if last >= epochs]
+    whole = f"this first phase lasts the whole run of {epochs} epochs"
+    return [f"{key} is {last}: {whole}" for key, last in phases.items() if last >= epochs]

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import paddle
 
-from detection.annotations import Ledger
+from detection.annotations import Ledger, spelled_as
 from detection.coco import AnnotationFileError, read_coco
 from detection.configuration import DetectionConfig, class_names_of
 from detection.configuration.config import warn_of_other_contrast
@@ -25,12 +25,13 @@ from detection.ema import DetectorEMA, as_arrays
 from detection.evaluator import Evaluator
 from detection.loaders import BAD_IMAGES_KEY, boxes_of, training_loader
 from detection.schedule import fit, late_epochs
-from detection.toolkit import create_model, deviation_of_one_type, refusals, workspace
+from detection.toolkit import create_model, refusals, std_without_type_warning, workspace
 from detection.weights import load_start
 from ppcls_ext.arch.flops import count_parameters
 from ppcls_ext.engine.bad_images import BadImages
 from ppcls_ext.engine.checkpoint import (
     Checkpoint,
+    checkpoints_to_continue,
     depth_to_continue,
     export_optimizer_state,
     import_optimizer_state,
@@ -53,16 +54,18 @@ logger = logging.getLogger(__name__)
 
 # Keys that may change without any number of the run changing.
 WITHOUT_EFFECT = (
-    "EvalDataset", "EvalReader", "TestDataset", "TestReader", "eval_interval", "image_size", "keep_checkpoints",
-    "log_iter", "loggers", "max_bad_images", "pretrain_weights", "save_dir", "save_steps", "snapshot_epoch", "use_gpu",
-    "use_vdl", "weights", "worker_num",
+    "EvalDataset", "EvalReader", "TestDataset", "TestReader", "eval_interval", "keep_checkpoints", "log_iter",
+    "loggers", "max_bad_images", "pretrain_weights", "save_dir", "save_steps", "snapshot_epoch", "use_gpu", "use_vdl",
+    "weights", "worker_num",
+    # Runs of earlier versions state them beside the keys that they stand for.
+    "dataset_dir", "image_size",
 )  # fmt: skip
 # Keys of PaddleDetection's own trainer that this one does not act on: said aloud, never passed over.
 IGNORED = (
-    "ema_skip_names", "ema_start_iters", "output_eval", "print_flops", "print_params", "profiler_options",
-    "save_prediction_only", "save_proposals", "slim", "slim_method", "ssod_method", "to_static", "unstructured_prune",
-    "use_cot", "use_fused_allreduce_gradients", "use_mlu", "use_npu", "use_simple_ema", "use_wandb", "use_xpu",
-    "vdl_log_dir",
+    "cycle_epoch", "ema_filter_no_grad", "ema_skip_names", "ema_start_iters", "output_eval", "print_flops",
+    "print_params", "profiler_options", "save_prediction_only", "save_proposals", "slim", "slim_method", "ssod_method",
+    "to_static", "unstructured_prune", "use_cot", "use_fused_allreduce_gradients", "use_mlu", "use_npu",
+    "use_simple_ema", "use_wandb", "use_xpu", "vdl_log_dir",
 )  # fmt: skip
 # Keys that decide the size of a network.
 SIZE_KEYS = ("depth_mult", "width_mult", "scale")
@@ -92,7 +95,10 @@ def train_config(config: DetectionConfig, resume: str | None = None) -> dict[str
     with RunFolder(config.output_dir, environment.is_main, "save_dir", fresh=resume is None) as folder:
         config = with_settled_depth(config, resume, environment.seed)
         with workspace(config) as settings:
-            return Trainer(DetectionTask(config, settings, environment, folder.path), folder, resume).run()
+            # A checkpoint holds the backbone's weights, too: the file that they once came from may be gone.
+            pretrained = not checkpoints_to_continue(resume, folder.checkpoints)
+            task = DetectionTask(config, settings, environment, folder.path, pretrained)
+            return Trainer(task, folder, resume).run()
 
 
 def loggers_of(config: DetectionConfig) -> list[str]:
@@ -102,10 +108,14 @@ def loggers_of(config: DetectionConfig) -> list[str]:
 
 
 def with_settled_depth(config: DetectionConfig, resume: str | None, seed: int) -> DetectionConfig:
-    """Returns the configuration with the range of values of its pictures as a number: see ``depth.settle``."""
+    """Returns the configuration with the range of values of its pictures as a number.
+
+    See ``depth.resolve_auto_range``.
+    """
     config = config.with_depth(depth_to_continue(config.data, resume, config.output_dir / "checkpoints"))
     files = _training_images(config)
-    return config.with_depth(depth.settle(config.data, lambda index: read_bytes(files[index]), len(files), seed))
+    statement = depth.resolve_auto_range(config.data, lambda index: read_bytes(files[index]), len(files), seed)
+    return config.with_depth(statement)
 
 
 def _training_images(config: DetectionConfig) -> list[Path]:
@@ -126,6 +136,7 @@ class DetectionTask(Task):
         config: the configuration.
         settings: the same in ppdet's workspace (``detection.toolkit.workspace``), which stays open for the whole run.
         folder: one that all processes can reach, where they exchange their detections.
+        pretrained: loads the file that the backbone's ``pretrained`` names, if any.
 
     Attributes:
         network: the weights of ``model`` as the training pass sees them: wrapped for several processes.
@@ -139,7 +150,9 @@ class DetectionTask(Task):
     metric = "AP"
     advice = "lower LearningRate.base_lr or look at the data with tools/check_data.py"
 
-    def __init__(self, config: DetectionConfig, settings: Any, environment: Environment, folder: Path) -> None:
+    def __init__(
+        self, config: DetectionConfig, settings: Any, environment: Environment, folder: Path, pretrained: bool = True
+    ) -> None:
         import ppdet.engine  # noqa: F401  (registers what the workspace may name)
         from ppdet.core.workspace import create
 
@@ -155,7 +168,7 @@ class DetectionTask(Task):
         self.batches = training_loader(config, environment)
         self.bad_images = BadImages(self.batches.read_batch, keys.max_bad_images, BAD_IMAGES_KEY)
         with refusals(config):
-            self.model = create_model(config, settings)
+            self.model = create_model(config, settings, pretrained)
             self.model.load_meanstd(settings["TestReader"]["sample_transforms"])
             plan = create("LearningRate")
             images, tuned = self.batches.sampler.global_batch_size, keys.tuned_batch_size
@@ -206,17 +219,11 @@ class DetectionTask(Task):
         from ppdet.optimizer import ModelEMA
 
         keys = self.keys
-        never = list(keys.ema_black_list or [])
-        if keys.ema_filter_no_grad:
-            # ppdet would fail on this key: it appends to a set.
-            never += [name for name, parameter in self.model.named_parameters() if parameter.stop_gradient
-                      and not name.endswith(("._mean", "._variance"))]  # fmt: skip
         average = ModelEMA(
             self.model,
             decay=keys.ema_decay,
             ema_decay_type=keys.ema_decay_type,
-            cycle_epoch=keys.cycle_epoch,
-            ema_black_list=never,
+            ema_black_list=keys.ema_black_list,
         )
         return DetectorEMA(self.model, average)
 
@@ -248,7 +255,7 @@ class DetectionTask(Task):
         # All randomness of the pass, such as which paths are dropped, follows from it.
         paddle.seed(derive_seed(environment.seed, "batch", environment.rank, progress.epoch, progress.step))
         try:
-            with self._autocast(), deviation_of_one_type():
+            with self._autocast(), std_without_type_warning():
                 outputs = self.network({**batch, "epoch_id": progress.epoch})
         except ValueError:
             # Paddle's losses refuse scores that are not numbers before there is a loss to look at.
@@ -302,10 +309,8 @@ class DetectionTask(Task):
             return {"eval": self.evaluator.evaluate(self.model, self.folder)}
 
     def end_epoch(self) -> None:
-        """Tells the average that an epoch ended; gathers the names of unreadable images from all processes."""
+        """Gathers the names of unreadable images from all processes."""
         self.bad_images.share(self.environment.world_size)
-        if self.ema is not None:
-            self.ema.end_epoch()
 
     # Start and checkpoints.
 
@@ -366,6 +371,13 @@ class DetectionTask(Task):
         # Older checkpoints say less.
         if any(theirs[key] != value for key, value in ours.items() if key in theirs):
             raise UserError(f"{where}: is of {_named(theirs)}, but {path} is of {_named(ours)}")
+        classes = state.get("class_names") or []
+        for number, (now, before) in enumerate(zip(spelled_as(self.class_names or [], classes), classes, strict=False)):
+            if now != before:
+                raise UserError(
+                    f"{where}: its class {number} is '{before}', that of {path} is '{now}': the same output would mean "
+                    "another class; its weights can be used as pretrain_weights"
+                )
         if checkpoint.optimizer is None:
             raise UserError(f"{where}: holds no optimizer state; its weights can be used as pretrain_weights")
         averaged = bool(state.get("average"))
@@ -436,11 +448,10 @@ def ignored_keys(data: Mapping[str, Any]) -> list[str]:
 def architecture_of(config: DetectionConfig) -> dict[str, Any]:
     """Returns what decides which weights fit: detector, backbone, classes."""
     backbone = (config.data.get(config.architecture) or {}).get("backbone")
-    arguments = config.data.get(backbone) if isinstance(backbone, str) else None
     return {
         "architecture": config.architecture,
         "backbone": backbone,
-        "arch": arguments.get("arch") if isinstance(arguments, dict) else None,
+        "arch": (config.data.get(backbone) or {}).get("arch"),
         "num_classes": config.num_classes,
         **{key: config.data.get(key) for key in SIZE_KEYS},
     }

@@ -109,7 +109,7 @@ def refusals(config: DetectionConfig) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def deviation_of_one_type() -> Iterator[None]:
+def std_without_type_warning() -> Iterator[None]:
     """While open, ``Tensor.std`` divides by a number of the tensor's own type; the result has the same bits.
 
     Paddle's divides two int64 for that number, and warns in each training of the type that comes out ("got different

@@ -70,7 +70,7 @@ class TrainedDetector:
         return DetectionPredictor(
             EagerBackend(self.model), prepare, self.class_names, self.config.num_classes, [-1, 3, -1, -1],
             form_of(self.model), model_name=self.name, enhance=prepare.enhancement, value_range=prepare.value_range,
-            thresholds=self.recommended()[0],
+            thresholds=self.recommended_thresholds()[0],
         )  # fmt: skip
 
     def export(
@@ -81,7 +81,7 @@ class TrainedDetector:
         evaluated = (self.config.data.get("EvalReader") or {}).get("sample_transforms")
         if evaluated is not None and evaluated != self.transforms:
             logger.warning("TestReader, by which the export prepares images, is not EvalReader: figures may differ")
-        thresholds, words = self.recommended()
+        thresholds, words = self.recommended_thresholds()
         logger.info("%s", words)
         return export_detector(
             self.model, folder, model_name=self.name, class_num=self.config.num_classes, preprocess=self.transforms,
@@ -89,7 +89,7 @@ class TrainedDetector:
             images={**evaluation_images(self.config), **example_images()}, thresholds=thresholds,
         )  # fmt: skip
 
-    def recommended(self) -> tuple[Thresholds | None, str]:
+    def recommended_thresholds(self) -> tuple[Thresholds | None, str]:
         """Returns the thresholds that ``tools/eval.py`` found for these very weights, and a line that says whence."""
         file, evaluate = self.config.output_dir / "evaluation" / "figures.json", "tools/eval.py on these weights"
         if self.class_names is None or not file.is_file():
@@ -102,14 +102,14 @@ class TrainedDetector:
             overall = figures["best_threshold"]
             if overall is None:
                 return None, f"no recommended thresholds: nothing was found in {file}"
-            limits = [_lowered(best[name]) if best.get(name) else None for name in self.class_names]
-            found = Thresholds(_lowered(overall), limits, int(figures["counts"]["images"]))
+            limits = [_rounded_down(best[name]) if best.get(name) else None for name in self.class_names]
+            found = Thresholds(_rounded_down(overall), limits, int(figures["counts"]["images"]))
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             return None, f"no recommended thresholds: {file} is damaged ({error!r}); {evaluate} writes it anew"
         return found, f"recommended thresholds: of {file}, found on {found.images} images"
 
 
-def _lowered(best: dict[str, float]) -> float:
+def _rounded_down(best: dict[str, float]) -> float:
     """Returns a threshold with three decimals, none of which cuts off the detection that it stands for."""
     return math.floor(1000 * best["threshold"]) / 1000
 
@@ -128,7 +128,10 @@ def load_trained(config: DetectionConfig) -> TrainedDetector:
     model = build_model(config, pretrained=False)
     load_detector_weights(config, model)
     model.eval()
-    names = class_names_of_weights(weights) or class_names_of(config)
+    names = class_names_of_weights(weights) or class_names_of(config, ["Train"])
+    if names is None and (names := class_names_of(config, ["Eval", "Test"])) is not None:
+        message = "neither %s nor TrainDataset.anno_path says which classes the model has: named as the evaluation's"
+        logger.warning(message, weights)
     if names is None:
         logger.info("no annotation file is there: classes are shown by their numbers")
     if names is not None and len(names) != config.num_classes:

@@ -95,13 +95,8 @@ def _class_count(report: LoadReport, class_num: int) -> int | None:
 
 def backbone_name(config: DetectionConfig) -> str:
     """Returns the backbone of a configuration with its ``arch``, such as ``EConvNeXt mini``, or else its ``scale``."""
-    section = config.data.get(config.architecture)
-    backbone = section.get("backbone") if isinstance(section, dict) else None
-    stated = backbone.get("name") if isinstance(backbone, dict) else backbone
-    name = str(stated or "its backbone")
-    arguments = backbone if isinstance(backbone, dict) else config.data.get(name)
-    arch = arguments.get("arch") if isinstance(arguments, dict) else None
-    size = arch or config.data.get("scale")
+    name = str((config.data.get(config.architecture) or {}).get("backbone") or "its backbone")
+    size = (config.data.get(name) or {}).get("arch") or config.data.get("scale")
     return f"{name} {size}" if size else name
 
 
@@ -118,7 +113,8 @@ def load_start(config: DetectionConfig, model: paddle.nn.Layer) -> None:
     if not source:
         return
     weights = read_weights(source)
-    if not any(name.startswith(BACKBONE) for name in weights):
+    whole = any(name.startswith(BACKBONE) for name in weights)
+    if not whole:
         weights = _with_backbone(str(find_weights(source)), model, weights)
     shapes = {name: tuple(value.shape) for name, value in model.state_dict().items()}
     report = compare(str(find_weights(source)), shapes, weights)
@@ -140,7 +136,8 @@ def load_start(config: DetectionConfig, model: paddle.nn.Layer) -> None:
         own = model.state_dict()
         weights = {**weights, **{name: own[name].numpy() for name in report.mismatched}}
     load_weights(model, weights, may_differ=classifiers)
-    logger.info("%s: %d weights loaded", source, len(report.loaded))
+    if whole:
+        logger.info("%s: %d weights loaded", source, len(report.loaded))
     theirs, ours = class_names_of_weights(find_weights(str(source))), class_names_of(config, ["Train"])
     if theirs and ours and len(theirs) == len(ours) and (others := spelled_as(ours, theirs)) != theirs:
         pairs = [f"{own} from {other}" for own, other in zip(others, theirs, strict=True) if own != other]
@@ -163,7 +160,7 @@ def _with_backbone(label: str, model: paddle.nn.Layer, weights: Mapping[str, np.
         )
     left_out = [name.removeprefix(BACKBONE) for name in report.unexpected]
     logger.info(
-        "%s: weights of a backbone; neck and head start fresh%s", label,
+        "%s: %d weights of a backbone loaded; neck and head start fresh%s", label, len(report.loaded),
         f"; left out: {', '.join(left_out)}" if left_out else "",
     )  # fmt: skip
     return {**own, **{name: theirs[name] for name in report.loaded}}

@@ -1,4 +1,4 @@
-"""Measures what the README claims: python tools/benchmark.py [inference|pipeline|startup|coco] --output FILE.md.
+"""Measures what the README claims: python tools/benchmark.py [inference|pipeline|startup] --output FILE.md.
 
 Without a part it measures everything that needs no data of yours. ``models`` measures a list of models and exports in
 every backend and precision, ``operators`` asks the engines what each operator takes, ``detection-data -c CONFIG``
@@ -52,7 +52,7 @@ Section = tuple[dict[str, Any], str]
 def parse_arguments() -> argparse.Namespace:
     """Reads the command line."""
     parser = argparse.ArgumentParser(
-        description="Measure inference, input pipeline, start-up and COCO evaluation on this machine."
+        description="Measure inference, input pipeline and start-up on this machine."
     )
     add = parser.add_argument
     left_out = [part for part, (_, _, in_all) in PARTS.items() if not in_all]
@@ -79,7 +79,6 @@ def parse_arguments() -> argparse.Namespace:
     add("--quick", action="store_true", help=f"{both}: a few runs only, to see that all works")
     add("--cache", type=Path, default=Path("output/benchmark"), metavar="DIR",
         help=f"{both}: keeps exports for the next run (output/benchmark)")
-    add("--detections", type=int, default=20_000, metavar="N", help="coco: how many are evaluated")
     add("--rounds", type=int, default=12, metavar="N", help="rounds of each engine, passes, starts")
     add_overwrite_argument(parser)
     return parser.parse_args()  # fmt: skip
@@ -172,23 +171,6 @@ def measure_startup(arguments: argparse.Namespace) -> Section:
     rows = [[title, f"{row['median']:.2f}", f"{row['slowest']:.2f}"] for title, row in seconds.items()]
     table = markdown_table(["command", "median, s", "slowest, s"], rows)
     return {"repeats": arguments.rounds, "seconds": seconds}, f"{text}\n\n{table}"
-
-
-def measure_coco(arguments: argparse.Namespace) -> Section:
-    """Measures the COCO evaluation of synthetic detections."""
-    from detection.benchmarks import FASTER, measure_coco
-
-    result = measure_coco(arguments.detections, arguments.rounds)
-    speedup = result["speedup"][FASTER]
-    text = (
-        f"{result['detections']:,} synthetic detections in {result['images']:,} images, {result['rounds']} runs of "
-        "each in interleaved rounds, from the annotation file to the twelve figures, which are equal to 4 decimals. "
-        "Ours uses faster-coco-eval; it also checks the detections and adds figures by class, thresholds and the "
-        "confusion matrix.\n\n" + verdict(f"faster-coco-eval beats pycocotools ({speedup:.1f} times)", speedup > 1)
-    )
-    rows = [[name, f"{row['median']:.3f}", f"{row['fastest']:.3f}", f"{result['speedup'][name]:.1f}"]
-            for name, row in result["seconds"].items()]  # fmt: skip
-    return result, f"{text}\n\n{markdown_table(['COCO evaluation', 'median, s', 'fastest, s', 'times as fast'], rows)}"
 
 
 def measure_detection_data(arguments: argparse.Namespace) -> Section:
@@ -347,7 +329,6 @@ PARTS: dict[str, tuple[str, Callable[[argparse.Namespace], Section], bool]] = {
     "pipeline": ("Input pipeline", measure_pipeline, True),
     "inference": ("Inference", measure_inference, True),
     "startup": ("Start-up", measure_startup, True),
-    "coco": ("COCO evaluation", measure_coco, True),
     "detection-data": ("Training data of a detector", measure_detection_data, False),
     "detection": ("Latency of exported detectors", measure_detection, False),
     "models": ("Models in every backend", measure_models, False),
@@ -365,7 +346,7 @@ def main() -> None:
     from ppcls_ext.utils.outputs import record_outputs
 
     set_up_logging()
-    for option in ("size", "threads", "batch", "detections", "rounds"):
+    for option in ("size", "threads", "batch", "rounds"):
         value = getattr(arguments, option)
         for number in value if isinstance(value, list) else [value]:
             if number < 1:

@@ -67,8 +67,6 @@ class RunKeys(SharedKeys):
     ema_decay: Annotated[Number, Field(ge=0, le=1)] = 0.9998
     ema_decay_type: Literal["threshold", "normal", "exponential"] = "threshold"
     ema_black_list: list[str] | None = None
-    ema_filter_no_grad: bool = False
-    cycle_epoch: int = -1
     norm_type: Literal["bn", "sync_bn", "gn", "ln", "none"] | None = None
     depth_mult: Multiple = 1
     width_mult: Multiple = 1
@@ -98,13 +96,13 @@ REQUIRED_SECTIONS = (
 )  # fmt: skip
 # Further keys that PaddleDetection's engine and command lines read, and those that its files hold for anchors.
 OTHER_KEYS = frozenset({
-    "bias", "custom_black_list", "custom_white_list", "ema_skip_names", "ema_start_iters", "eval_height", "eval_size",
-    "eval_width", "filename", "fleet", "fuse_conv_bn", "image_height", "image_width", "infer_img",
-    "init_loss_scaling", "map_type", "model", "multi_scale_eval", "num_joints", "pretrain_student_weights",
-    "pretrain_teacher_weights", "profiler_options", "proposals_path", "pruner", "quant_batch_num",
-    "save_prediction_only", "save_proposals", "scale", "semi_start_iters", "slim", "slim_method", "slim_type",
-    "ssod_method", "to_static", "unstructured_prune", "use_cot", "use_fused_allreduce_gradients", "use_simple_ema",
-    "use_wandb", "vdl_log_dir", "wandb",
+    "bias", "custom_black_list", "custom_white_list", "cycle_epoch", "ema_filter_no_grad", "ema_skip_names",
+    "ema_start_iters", "eval_height", "eval_size", "eval_width", "filename", "fleet", "fuse_conv_bn", "image_height",
+    "image_width", "infer_img", "init_loss_scaling", "map_type", "model", "multi_scale_eval", "num_joints",
+    "pretrain_student_weights", "pretrain_teacher_weights", "profiler_options", "proposals_path", "pruner",
+    "quant_batch_num", "save_prediction_only", "save_proposals", "scale", "semi_start_iters", "slim", "slim_method",
+    "slim_type", "ssod_method", "to_static", "unstructured_prune", "use_cot", "use_fused_allreduce_gradients",
+    "use_simple_ema", "use_wandb", "vdl_log_dir", "wandb",
 })  # fmt: skip
 # PaddleDetection reads these from a reader's section, past its constructor.
 READ_ELSEWHERE = ("inputs_def", "fuse_normalize")
@@ -200,7 +198,7 @@ def check_document(document: Document) -> None:
         way = f"python -m detection PATH/TO/PaddleDetection/tools/train.py -c {document.path}"
         message = f"only {' and '.join(DETECTORS)} go through these tools, got {architecture}; for others use {way}"
         raise UserError(document.problem("architecture", message))
-    for key, message in depth.agree(data):
+    for key, message in depth.unify_ranges(data):
         checker.add(key, message)
     checker.section(RunKeys, {str(name): value for name, value in data.items()}, "")
     for name in (*REQUIRED_KEYS, *REQUIRED_SECTIONS):
@@ -265,26 +263,28 @@ def _check_section(checker: Checker, key: str, name: str, arguments: Any) -> Non
         return
     part, schema = catalog().modules[name], catalog().schemas[name]
     parameters = dict(constructor_of(part))
-    injected, filled = set(schema.inject), set(schema.shared)
+    injected, filled, by_name = set(schema.inject), set(schema.shared), set[str]()
     if hasattr(part, "from_config"):
         # It fills arguments in, and creates some of them from the names of classes.
         handled = _constants(part.from_config) & parameters.keys()
         filled |= handled
         if "create" in part.from_config.__code__.co_names:
-            # Arguments of networks are all created; those of other classes may be plain values.
-            network = schema.category == "architecture"
-            injected |= {word for word in handled if network or isinstance(arguments.get(word), str | dict)}
+            # Arguments of networks are all created, by name alone; those of other classes may be plain values.
+            if schema.category == "architecture":
+                by_name = handled
+            injected |= by_name or {word for word in handled if isinstance(arguments.get(word), str | dict)}
     for word in filled & parameters.keys():
         if parameters[word].default is REQUIRED:
             parameters[word] = dataclasses.replace(parameters[word], default=None)
     _check_call(checker, key, parameters, arguments)
     for argument in injected & arguments.keys():
-        _check_module(checker, f"{key}.{argument}", arguments[argument])
+        _check_module(checker, f"{key}.{argument}", arguments[argument], argument in by_name)
 
 
-def _check_module(checker: Checker, key: str, value: Any) -> None:
-    """Checks an argument that names a class (``neck: CustomCSPPAN``), or holds a section with its ``name``."""
-    name = value.get("name") if isinstance(value, dict) else value
+def _check_module(checker: Checker, key: str, value: Any, by_name: bool = False) -> None:
+    """Checks an argument that names a class (``neck: CustomCSPPAN``) or, unless that is all that PaddleDetection can
+    create it by, holds a section with its ``name``."""
+    name = value.get("name") if isinstance(value, dict) and not by_name else value
     modules = catalog().modules
     if name is None or name == "None":
         return
@@ -392,6 +392,8 @@ def _check_reader(checker: Checker, name: str, section: Any) -> None:
     for key, value in section.items():
         if str(key).endswith(("_transforms", "_aug")):
             _check_operators(checker, f"{name}.{key}", value)
+    if section.get("inputs_def") is not None:
+        _is_mapping(checker, f"{name}.inputs_def", section["inputs_def"])
     shape = _section(section, "inputs_def").get("image_shape")
     whole = isinstance(shape, list) and all(type(size) is int for size in shape) and len(shape) in (3, 4)
     if shape is not None and not whole:
@@ -435,7 +437,7 @@ def _check_order_of_operators(checker: Checker, data: dict[str, Any]) -> None:
     key = "TrainReader.mosaic_epoch"
     if epoch is None and MOSAICS[0] in train:
         place = f"TrainReader.sample_transforms[{train.index(MOSAICS[0])}]"
-        advice = f"set {key}, the epoch from which it is off (-1: always)"
+        advice = f"set {key}, the epoch from which it is off (-1: off from the start, 0: on to the end)"
         checker.add(place, f"{MOSAICS[0]} gets one sample only: {advice}")
     elif epoch is not None and (type(epoch) is not int or epoch < -1):
         checker.add(key, f"must be an epoch, 0 for mosaics to the end or -1 for none, got {epoch!r}")

@@ -92,7 +92,7 @@ class DetectionConfig:
     @property
     def output_dir(self) -> Path:
         """The folder of the run: ``save_dir`` and the name of the configuration, as in PaddleDetection."""
-        return Path(self.run_keys.save_dir) / self.path.stem
+        return Path(self.run_keys.save_dir).expanduser() / self.path.stem
 
     @property
     def datasets(self) -> dict[str, DatasetFiles]:
@@ -134,7 +134,7 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> DetectionCon
 
     Raises:
         UserError: a file is missing, is no YAML or includes itself; a change has no ``=`` or no place; ``image_size``
-            is none; ``num_classes: auto`` without the annotation file that has the classes.
+            or ``dataset_dir`` is none; ``num_classes: auto`` without the annotation file that has the classes.
         ConfigError: all that is wrong with the values, one line each.
     """
     from detection.configuration.checks import check_document
@@ -151,6 +151,8 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> DetectionCon
     follow_epochs(document, EPOCHS, LENGTHS, epochs, document.is_overridden)
     set_class_count(document)
     check_document(document)
+    for key in SHORT_KEYS:
+        document.data.pop(key, None)
     return DetectionConfig(document)
 
 

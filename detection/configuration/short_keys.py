@@ -1,7 +1,8 @@
 """Top-level keys that stand for several: ``image_size``, ``dataset_dir`` and ``num_classes: auto``.
 
 The first two work where they stand: they change what the file and its bases say, and what is said later (by a file that
-builds on this one, by a later ``-o``) counts. So lists of operators that state their sizes go on working.
+builds on this one, by a later ``-o``) counts. So lists of operators that state their sizes go on working. A resolved
+configuration holds neither: loaded again, they would undo what was said later.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from detection.coco import load_coco, read_coco
 from ppcls_ext.utils.config import Document
 from ppcls_ext.utils.errors import UserError
 from ppcls_ext.utils.names import meant_path
+from ppcls_ext.utils.schema import read_override
 
 logger = logging.getLogger(__name__)
 
@@ -41,7 +43,7 @@ def set_image_size(document: Document) -> None:
     data, key = document.data, "image_size"
     wanted = data[key]
     if type(wanted) is not int or wanted < SMALLEST or wanted % STRIDE:
-        nearest = max(round(wanted / STRIDE) * STRIDE, SMALLEST) if isinstance(wanted, int | float) else 640
+        nearest = max((wanted + STRIDE // 2) // STRIDE * STRIDE, SMALLEST) if isinstance(wanted, int) else 640
         words = f"must be a multiple of {STRIDE} from {SMALLEST} on (pixels of the longer side), such as {nearest}"
         raise UserError(document.problem(key, f"{words}, got {wanted!r}"))
     readers = [data[f"{part}Reader"] for part in PARTS if isinstance(data.get(f"{part}Reader"), dict)]
@@ -86,7 +88,7 @@ def input_side(reader: Any) -> int | None:
     """Returns the longer side of what a reader makes, or ``None`` where it states no size."""
     stated: list[Any] = []
     if isinstance(reader, dict):
-        shape = (reader.get("inputs_def") or {}).get("image_shape")
+        shape = _input_shape(reader)
         stated += [shape[-2:]] if isinstance(shape, list) else []
         _change_sizes({"sample_transforms": reader.get("sample_transforms")}, lambda size: stated.append(size) or size)
     for size in stated:
@@ -96,9 +98,14 @@ def input_side(reader: Any) -> int | None:
     return None
 
 
+def _input_shape(reader: dict[str, Any]) -> Any:
+    inputs = reader.get("inputs_def")
+    return inputs.get("image_shape") if isinstance(inputs, dict) else None
+
+
 def _change_sizes(reader: dict[str, Any], change: Callable[[Any], Any]) -> None:
     """Puts ``change(size)`` in the place of each size in a reader, also of operators inside others."""
-    shape = (reader.get("inputs_def") or {}).get("image_shape")
+    shape = _input_shape(reader)
     if isinstance(shape, list) and len(shape) > 2:
         shape[-2:] = change(shape[-2:])
     for key, entries in reader.items():
@@ -115,9 +122,22 @@ def _change_sizes(reader: dict[str, Any], change: Callable[[Any], Any]) -> None:
 
 def set_dataset_dir(document: Document) -> None:
     """Puts the folder ``dataset_dir`` into ``TrainDataset``, ``EvalDataset`` and ``TestDataset``."""
+    folder = _path_at(document, "dataset_dir")
+    if not isinstance(folder, str):
+        raise UserError(document.problem("dataset_dir", f"must be the path of a folder, got {folder!r}"))
     for part in PARTS:
         if isinstance(document.data.get(f"{part}Dataset"), dict):
-            document.data[f"{part}Dataset"]["dataset_dir"] = str(document.data["dataset_dir"])
+            document.data[f"{part}Dataset"]["dataset_dir"] = folder
+            # What an earlier -o said there counts no more.
+            document.texts.pop(f"{part}Dataset.dataset_dir", None)
+
+
+def _path_at(document: Document, key: str) -> Any:
+    """Returns what stands at the dotted key of a path: if ``-o`` said it, the text as it stands."""
+    value: Any = document.data
+    for name in key.split("."):
+        value = value.get(name) if isinstance(value, dict) else None
+    return read_override(document.texts[key], str | None) if key in document.texts else value
 
 
 def set_class_count(document: Document) -> None:
@@ -129,10 +149,10 @@ def set_class_count(document: Document) -> None:
         data[key] = int(stated)
     if stated != "auto":
         return
-    section = data.get("TrainDataset")
-    if not isinstance(section, dict) or not section.get("anno_path"):
-        raise UserError(document.problem(key, "auto needs TrainDataset.anno_path: state a number"))
-    file = meant_path(Path(section.get("dataset_dir") or "").expanduser() / section["anno_path"])
+    folder, name = (_path_at(document, f"TrainDataset.{argument}") for argument in ("dataset_dir", "anno_path"))
+    if not name or not all(isinstance(part, str) for part in (folder or "", name)):
+        raise UserError(document.problem(key, "auto needs TrainDataset.anno_path, a file: state a number"))
+    file = meant_path(Path(folder or "").expanduser() / name)
     if not file.is_file():
         message = f"auto counts the classes of {file}: no such file; {how_to_prepare(file)}"
         raise UserError(document.problem(key, f"{message}; or state a number: -o num_classes=N"))

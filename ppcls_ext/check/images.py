@@ -266,9 +266,9 @@ def settle_range(datasets: Mapping[str, PictureSet], statement: depth.Statement,
     ``statement`` is that of the configuration, see ``depth.statement_in``.
     """
     part, dataset = next(iter(datasets.items()))
-    statement, looked_at = depth.settled(statement, lambda index: dataset.load(index)[0], len(dataset))
+    statement, looked_at = depth.resolved_statement(statement, lambda index: dataset.load(index)[0], len(dataset))
     value_range = depth.range_of(statement)
-    if remark := depth.doubt(looked_at, value_range):
+    if remark := depth.range_warning(looked_at, value_range):
         found.add("value_range", note=remark, part=part)
     for each in datasets.values():
         each.value_range = value_range

@@ -151,6 +151,13 @@ def read_checkpoint(folder: Path) -> Checkpoint:
     return Checkpoint(state, config=config, **arrays)
 
 
+def checkpoints_to_continue(resume: str | None, root: Path) -> list[Path]:
+    """Returns the folders that ``--resume`` may mean, see :func:`find_checkpoint`; oldest first, none for a new run."""
+    if resume is None:
+        return []
+    return list_checkpoints(root) if resume == AUTO else [Path(resume)]
+
+
 def find_checkpoint(resume: str | None, root: Path) -> Checkpoint | None:
     """Returns the checkpoint that ``--resume`` means: ``auto``, a checkpoint's folder, or ``None``.
 
@@ -163,7 +170,7 @@ def find_checkpoint(resume: str | None, root: Path) -> Checkpoint | None:
     """
     if resume is None:
         return None
-    folders = list_checkpoints(root) if resume == AUTO else [Path(resume)]
+    folders = checkpoints_to_continue(resume, root)
     latest = position_of((root / LATEST).resolve())
     if resume == AUTO and latest is not None:
         folders.sort(key=lambda folder: position_of(folder) <= latest)
@@ -186,11 +193,11 @@ def find_checkpoint(resume: str | None, root: Path) -> Checkpoint | None:
 def depth_to_continue(data: dict[str, Any], resume: str | None, root: Path) -> depth.Statement:
     """Returns what a configuration states about the values of its pictures; of ``bits: auto`` the number of its run."""
     statement = depth.statement_in(data)
-    if not depth.is_auto(statement) or resume is None:
+    if not depth.is_auto(statement):
         return statement
-    for folder in reversed(list_checkpoints(root)) if resume == AUTO else [Path(resume)]:
+    for folder in reversed(checkpoints_to_continue(resume, root)):
         if earlier := depth.statement_of_weights(folder / ARRAY_FILES[0]):
-            logger.info("bits: auto is %s, as %s says", depth.said(earlier), folder)
+            logger.info("bits: auto is %s, as %s says", depth.as_yaml(earlier), folder)
             return earlier
     return statement
 

@@ -86,7 +86,7 @@ def statement_in(data: Any) -> Statement:
     return next(iter(statements_in(data).values()), {})
 
 
-def stating(operators: list[Any], decoder: str, statement: Statement) -> list[Any]:
+def with_stated_range(operators: list[Any], decoder: str, statement: Statement) -> list[Any]:
     """Returns a list of operators whose decoder, of this name, states this; it is put in front where there is none."""
     found = _decoder_in(operators, decoder)
     if found is None:
@@ -106,10 +106,10 @@ def with_statement(data: Any, statement: Statement) -> Any:
 
 def _state_in(data: Any, statement: Statement) -> None:
     for _, decoder, operators in _lists(data):
-        operators[:] = stating(operators, decoder, statement)
+        operators[:] = with_stated_range(operators, decoder, statement)
 
 
-def agree(data: Any) -> list[tuple[str, str]]:
+def unify_ranges(data: Any) -> list[tuple[str, str]]:
     """Lets what one decode operator of a configuration states hold for all of its lists, in place.
 
     Returns:
@@ -125,7 +125,7 @@ def agree(data: Any) -> list[tuple[str, str]]:
         # The operators of classifiers are built when they are checked, and tell it themselves.
         return [(first, str(error).partition(": ")[2])] if ".Decode." in first else []
     problems = [
-        (key, f"states {said(other)}, but {first} states {said(statement)}: training and deployment must agree")
+        (key, f"states {as_yaml(other)}, but {first} states {as_yaml(statement)}: training and deployment must agree")
         for key, other in others
         if other != statement
     ]
@@ -152,7 +152,7 @@ def is_auto(statement: Statement) -> bool:
     return statement.get("bits") == AUTO
 
 
-def said(statement: Statement) -> str:
+def as_yaml(statement: Statement) -> str:
     """Returns a statement as a configuration holds it: ``bits: 12``."""
     return ", ".join(f"{name}: {value}" for name, value in statement.items())
 
@@ -182,9 +182,9 @@ def as_trained(data: Any, weights: Path, where: str) -> Statement:
     if not trained or statement == trained:
         return statement
     if not statement or is_auto(statement):
-        logger.info("%s, as %s was trained", said(trained), weights)
+        logger.info("%s, as %s was trained", as_yaml(trained), weights)
         return trained
-    logger.warning("%s states %s, but %s was trained with %s", where, said(statement), weights, said(trained))
+    logger.warning("%s states %s, but %s was trained with %s", where, as_yaml(statement), weights, as_yaml(trained))
     return statement
 
 
@@ -284,7 +284,7 @@ def is_deep(data: bytes) -> bool:
         return False
 
 
-def doubt(found: Survey, value_range: Range | None) -> str | None:
+def range_warning(found: Survey, value_range: Range | None) -> str | None:
     """Says in one line that most of the range in use (None: of the files) is empty, or that samples lie beyond it."""
     if not found.deep or found.needs_range and value_range is None:
         return None
@@ -295,7 +295,7 @@ def doubt(found: Survey, value_range: Range | None) -> str | None:
         f"{high:.10g}"
     )
     if found.highest < low + EMPTY_SHARE * (high - low):
-        near = said(found.statement) if found.whole and found.lowest >= 0 else "bits: auto"
+        near = as_yaml(found.statement) if found.whole and found.lowest >= 0 else "bits: auto"
         return (
             f"{words}: most of it is empty, which leaves nearly black pictures; state {near} at the decode operator "
             "(DecodeImage, Decode)"
@@ -305,31 +305,34 @@ def doubt(found: Survey, value_range: Range | None) -> str | None:
     return None
 
 
-def settled(statement: Statement, load: Callable[[int], Any], count: int, seed: int = 0) -> tuple[Statement, Survey]:
+def resolved_statement(
+    statement: Statement, load: Callable[[int], Any], count: int, seed: int = 0
+) -> tuple[Statement, Survey]:
     """Returns a statement with the number that fits a training set in place of ``bits: auto``, and what the set holds;
     see :func:`survey`."""
     found = survey(load, count, FOUND_ON if is_auto(statement) else WARNED_ON, seed)
     return found.statement if is_auto(statement) else statement, found
 
 
-def settle(data: Any, load: Callable[[int], Any], count: int, seed: int = 0) -> Statement:
-    """As :func:`settled`, for the data of a configuration: says the number, and warns of a range that does not fit.
+def resolve_auto_range(data: Any, load: Callable[[int], Any], count: int, seed: int = 0) -> Statement:
+    """As :func:`resolved_statement`, for the data of a configuration: says the number; warns of a range that does not
+    fit.
 
     Raises:
         UserError: most pictures hold samples that have no range of their own, and none is stated.
     """
     stated = statement_in(data)
-    statement, found = settled(stated, load, count, seed)
+    statement, found = resolved_statement(stated, load, count, seed)
     if statement != stated:
         values = f"values {found.lowest:.10g} to {found.highest:.10g}" if found.deep else "none has more than 8 bits"
-        logger.info("bits: auto is %s (%s; looked at %d of %d images)", said(statement), values, found.seen, count)
+        logger.info("bits: auto is %s (%s; looked at %d of %d images)", as_yaml(statement), values, found.seen, count)
     elif found.needs_range and not statement and 2 * found.deep > found.seen:
         raise UserError(
             f"{found.deep} of {found.seen} training images hold samples from {found.lowest:.10g} to "
             f"{found.highest:.10g}, which have no agreed range: state value_range: [low, high] or bits: auto at the "
             "decode operator"
         )
-    if remark := doubt(found, range_of(statement)):
+    if remark := range_warning(found, range_of(statement)):
         logger.warning("%s", remark)
     return statement
 
@@ -354,6 +357,6 @@ class RangeWatch:
         low, high = self.value_range or (math.nan, math.nan)
         black = found.lowest < found.highest < low + (high - low) / 256
         fits = found.highest <= high and not black
-        if not fits and (remark := doubt(found, self.value_range)):
+        if not fits and (remark := range_warning(found, self.value_range)):
             logger.warning("%s; for an export, infer.py and serve.py take --bits", remark)
             self.told = True

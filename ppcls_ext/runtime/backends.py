@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from ppcls_ext.preprocess import OPERATORS, build_pipeline
-from ppcls_ext.preprocess.depth import range_of, stating
+from ppcls_ext.preprocess.depth import range_of, with_stated_range
 from ppcls_ext.preprocess.detection import DETECTION_OPERATORS, build_detection_pipeline
 from ppcls_ext.preprocess.operators import with_limit
 from ppcls_ext.runtime.description import (
@@ -347,7 +347,7 @@ def load(
         description.preprocess, max_resized_megapixels, DETECTION_OPERATORS if detects else OPERATORS
     )
     if bits is not None:
-        operators = stating(operators, "Decode" if detects else "DecodeImage", {"bits": bits})
+        operators = with_stated_range(operators, "Decode" if detects else "DecodeImage", {"bits": bits})
     prepare = (build_detection_pipeline if detects else build_pipeline)(operators, where)
     artefact.check_files(description.folder)
     engine = open_backend(description, artefact, name, threads or available_cores(), onednn)

@@ -126,3 +126,9 @@ def test_changed_keys_are_listed_and_those_without_effect_are_not(tmp_path, task
         "checkpoint of epoch 2: the configuration has changed since: Loss.Train[0].CELoss.epsilon 0.1 -> 0.0; "
         "Optimizer.lr.learning_rate 0.001 -> 0.5"
     )
+
+
+def test_labels_that_mean_other_classes_are_refused(task):
+    checkpoint = checkpoint_of(task, class_names=["1", "0", *"23456789"])
+    with pytest.raises(UserError, match="checkpoint of epoch 2 name different classes: label 0 is '0' and '1'"):
+        task.resume(checkpoint)

@@ -51,6 +51,7 @@ def case(tmp_path_factory: pytest.TempPathFactory) -> Case:
     file = run_config(
         folder, frames, EConvNeXt__depth_multiplier=0.34, weights=str(folder / "trained.pdparams"),
         EConvNeXt__expansion_channels=[[WIDTH] * depth for depth in DEPTHS],
+        EConvNeXt__pretrained=str(folder / "classifier_that_is_gone.pdparams"),
     )  # fmt: skip
     config = load_config(file)
     model = build_model(config, pretrained=False)
@@ -111,6 +112,14 @@ def test_configuration_and_weights_rebuild_the_pruned_detector_and_fine_tune_it_
     assert case.config.data["LearningRate"]["base_lr"] == 1e-3, "the configuration that was pruned is changed"
     best = next((case.folder / "fine_tuning").rglob("checkpoints/best"))
     assert (best / "model.pdparams").is_file()
+
+
+def test_a_rate_that_is_left_to_paddledetection_is_lowered_too(case: Case) -> None:
+    config = load_config(case.config.path)
+    del config.data["LearningRate"]["base_lr"]
+    detector = PrunableDetector(trained.TrainedDetector(config, None, None), ALONE)
+    data = detector.tuning_data(PruningRequest(case.folder, (0.5,)))
+    assert data["LearningRate"]["base_lr"] == pytest.approx(0.001)
 
 
 def test_what_cannot_be_pruned_is_refused(tmp_path: Path) -> None:

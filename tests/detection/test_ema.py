@@ -21,11 +21,11 @@ class Line(paddle.nn.Layer):
         self.listed = paddle.nn.Linear(3, 1)
 
 
-def make_average(cycle_epoch: int = -1) -> DetectorEMA:
+def make_average() -> DetectorEMA:
     from ppdet.optimizer import ModelEMA
 
     model = Line()
-    return DetectorEMA(model, ModelEMA(model, decay=0.5, cycle_epoch=cycle_epoch, ema_black_list=["listed"]))
+    return DetectorEMA(model, ModelEMA(model, decay=0.5, ema_black_list=["listed"]))
 
 
 def train(average: DetectorEMA, updates: int) -> None:
@@ -49,24 +49,12 @@ def assert_equal(left: Any, right: Any) -> None:
         np.testing.assert_array_equal(value, right[name], err_msg=name)
 
 
-def test_at_the_end_of_a_cycle_the_checkpoint_holds_what_was_evaluated() -> None:
-    average = make_average(cycle_epoch=1)
-    train(average, 3)
-    before = evaluated(average)
-    average.end_epoch()
-    assert_equal(average.state(), before)
-    assert not np.array_equal(before["trained.weight"], average.model.trained.weight.numpy())
-    assert average.counts() == {"step": 0, "epoch": 0}
-    train(average, 1)
-    # One step after the average began anew, it is what was trained.
-    np.testing.assert_allclose(evaluated(average)["trained.weight"], average.model.trained.weight.numpy(), rtol=1e-6)
-
-
 def test_it_resumes_to_the_same_bits_and_what_is_never_averaged_follows_the_model() -> None:
     whole, resumed = make_average(), make_average()
     train(whole, 2)
     resumed.model.set_state_dict(whole.model.state_dict())
-    resumed.restore(whole.sums(), whole.counts(), "checkpoint")
+    # Earlier versions counted epochs, too.
+    resumed.restore(whole.sums(), {**whole.counts(), "epoch": 0}, "checkpoint")
     for average in (whole, resumed):
         train(average, 2)
     assert_equal(resumed.state(), whole.state())

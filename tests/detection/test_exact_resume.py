@@ -57,7 +57,10 @@ def test_resumed_run_ends_with_the_same_bits(
     whole: tuple[Path, dict[str, Any]], tmp_path: Path, checkpoint: str, workers: int
 ) -> None:
     run, report = whole
-    checkpoints, resumed = resume(run, config_of(run, tmp_path, worker_num=workers), checkpoint)
+    # A checkpoint holds all weights: those that the backbone once started from are not needed again.
+    gone = str(tmp_path / "gone.pdparams")
+    config = config_of(run, tmp_path, worker_num=workers, EConvNeXt__pretrained=gone)
+    checkpoints, resumed = resume(run, config, checkpoint)
     assert same_files(run / "checkpoints" / "epoch_0002", checkpoints / "epoch_0002", ARRAYS) == []
     assert figures(resumed["history"]) == figures(report["history"])
     assert resumed["best"] == report["best"]
@@ -106,6 +109,11 @@ def test_resume_refuses_weights_alone_and_a_run_is_not_begun_twice(
     stripped = write_checkpoint(tmp_path / "stripped", checkpoint, keep=1, best=False)
     with pytest.raises(UserError, match="holds no optimizer state"):
         train_config(config, str(stripped))
+    checkpoint = read_checkpoint(checkpoints / "epoch_0001")
+    checkpoint.state["class_names"] = ["ball", "cube", "tyre"]
+    others = write_checkpoint(tmp_path / "others", checkpoint, keep=1, best=False)
+    with pytest.raises(UserError, match=r"its class 0 is 'ball', that of .*run\.yml is 'cube': the same output"):
+        train_config(config, str(others))
     with pytest.raises(UserError, match="already holds a run .*--resume auto"):
         train_config(load_config(whole[0].parents[1] / "run.yml"))
 

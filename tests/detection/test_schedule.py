@@ -127,3 +127,5 @@ def test_a_checkout_plans_alike(monkeypatch: pytest.MonkeyPatch, caplog: pytest.
     assert "shortened to 18" in caplog.text and "learning rate 1 -> 0.5" in caplog.text
     workspace.merge_config({"epoch": 1, "LearningRate": {"schedulers": [{"name": "CosineDecay", "max_epochs": 7}]}})
     assert workspace.global_config["LearningRate"]["schedulers"][0]["max_epochs"] == 7
+    # A head that ppdet will refuse is its to refuse.
+    workspace.merge_config({"architecture": "PPYOLOE", "PPYOLOE": {"yolo_head": {"name": "PPYOLOEHead"}}})

@@ -105,14 +105,14 @@ def test_backbone_weights_that_are_gone_stop_training_but_not_the_use_of_a_train
     assert config.data["EConvNeXt"]["pretrained"].endswith("gone.pdparams")
 
 
-def test_the_deviation_of_one_type_has_the_bits_of_paddle() -> None:
+def test_std_without_type_warning_has_the_bits_of_paddle() -> None:
     import numpy as np
     import paddle
 
     x = paddle.to_tensor(np.random.default_rng(0).normal(size=(3, 5, 27)).astype("float32"))
     wanted = x.std(axis=-1, keepdim=True).numpy()
     before = paddle.Tensor.std
-    with toolkit.deviation_of_one_type():
+    with toolkit.std_without_type_warning():
         found = x.std(axis=-1, keepdim=True).numpy()
     assert paddle.Tensor.std is before
     assert found.tobytes() == wanted.tobytes()

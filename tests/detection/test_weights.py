@@ -58,7 +58,9 @@ def test_averaged_weights_of_a_checkpoint_are_preferred(arrays: dict[str, np.nda
     assert not trained.model.training
 
 
-def test_class_names_of_the_annotations(weights: Path, tmp_path: Path) -> None:
+def test_class_names_of_the_annotations(
+    weights: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     assert load(tmp_path, weights).class_names is None
     file = tmp_path / "data" / "annotations" / "val.json"
     file.parent.mkdir(parents=True)
@@ -66,6 +68,10 @@ def test_class_names_of_the_annotations(weights: Path, tmp_path: Path) -> None:
     categories = [{"id": number, "name": name} for number, name in zip((7, 3, 5), CLASSES, strict=True)]
     file.write_text(json.dumps({"images": [], "annotations": [], "categories": categories}))
     assert load(tmp_path, weights).class_names == CLASSES
+    assert not caplog.text
+    with caplog.at_level("WARNING"):
+        assert load(tmp_path, weights, TrainDataset__anno_path="none.json").class_names == CLASSES
+    assert "says which classes the model has: named as the evaluation's" in caplog.text
 
 
 @pytest.mark.parametrize(
@@ -100,7 +106,7 @@ def test_readers_that_prepare_differently_are_told(
     assert "TestReader, by which the export prepares images, is not EvalReader" in caplog.text
 
 
-def test_weights_of_a_backbone_alone(tmp_path: Path) -> None:
+def test_weights_of_a_backbone_alone(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """As PaddleDetection publishes those of CSPResNet: without the prefix, and with what a detector has not."""
     from detection.toolkit import build_model
     from detection.weights import load_start
@@ -113,7 +119,9 @@ def test_weights_of_a_backbone_alone(tmp_path: Path) -> None:
         name.removeprefix("backbone."): value + 1 for name, value in before.items() if name.startswith("backbone.")
     }
     write_weights(file, {**backbone, "fc.weight": np.zeros((2, 2), dtype="float32")})
-    load_start(config, model)
+    with caplog.at_level("INFO"):
+        load_start(config, model)
+    assert [f"{file}: {len(backbone)} weights of a backbone loaded" in line for line in caplog.messages] == [True]
     for name, value in model.state_dict().items():
         expected = backbone[name.removeprefix("backbone.")] if name.startswith("backbone.") else before[name]
         np.testing.assert_array_equal(value.numpy(), expected, err_msg=name)

@@ -118,7 +118,8 @@ def test_recommended_thresholds_travel_with_the_weights_that_were_evaluated(proj
     other = project / "other.pdparams"
     write_weights(other, {name: 2 * value for name, value in trained.model.state_dict().items()})
     trained.config.data["weights"] = str(other)
-    assert trained.recommended()[0] is None and "is of other weights" in trained.recommended()[1]
+    thresholds, words = trained.recommended_thresholds()
+    assert thresholds is None and "is of other weights" in words
 
 
 def test_the_robots_program_of_the_docs(project):

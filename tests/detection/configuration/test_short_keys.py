@@ -8,7 +8,9 @@ from typing import Any
 import pytest
 
 from detection.configuration import check_annotations, load_config
+from detection.task import WITHOUT_EFFECT
 from detection.toolkit import build_model
+from ppcls_ext.utils.config import changed_keys
 from ppcls_ext.utils.errors import UserError
 from tests.support.detection_configs import write_data
 from tests.support.runs import ROOT
@@ -57,9 +59,35 @@ def test_what_is_said_later_counts(tmp_path: Path) -> None:
     assert sizes(load_config(file, ["image_size=192"]).data)["input"] == [3, 128, 192]
 
 
-def test_a_size_that_no_detector_takes() -> None:
-    with pytest.raises(UserError, match="image_size: must be a multiple of 32 from 96 on .*320, got 330"):
-        load_config(ROW, ["image_size=330"])
+def test_a_resolved_configuration_loads_to_the_same_data(tmp_path: Path) -> None:
+    changes = [
+        "TrainDataset.dataset_dir=before", "dataset_dir=mine", "EvalDataset.dataset_dir=other", "image_size=320",
+        "EvalReader.sample_transforms.1.Resize.target_size=[96, 64]", "num_classes=3",
+    ]  # fmt: skip
+    config = load_config(CONFIGS / "finetune.yml", changes)
+    (tmp_path / "config.yaml").write_text(config.to_yaml(), encoding="utf-8")
+    again = load_config(tmp_path / "config.yaml").data
+    assert again == config.data and sizes(again)["Eval.Resize"] == [96, 64]
+    folders = [again[f"{part}Dataset"]["dataset_dir"] for part in ("Train", "Eval", "Test")]
+    assert folders == ["mine", "other", "mine"]
+    # Files of runs before stated both keys.
+    assert changed_keys({**again, "dataset_dir": "mine", "image_size": 320}, again, WITHOUT_EFFECT) == []
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (["image_size=330"], r"image_size: must be a multiple of 32 from 96 on .*320, got 330"),
+        (["image_size=.nan"], "image_size: must be a multiple of 32 .*got nan"),
+        (["image_size=.inf"], "image_size: must be a multiple of 32 .*got inf"),
+        (["TestReader.inputs_def=[3, 320]", "image_size=320"], r"TestReader.inputs_def: must be a mapping .*\[3, 320"),
+        (["dataset_dir=null"], "dataset_dir: must be the path of a folder, got None"),
+        (["num_classes=auto", "TrainDataset.dataset_dir=[a]"], r"num_classes: auto counts the classes of \[a\]/"),
+    ],
+)
+def test_values_that_short_keys_do_not_take(changes: list[str], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        load_config(ROW, changes)
 
 
 def test_the_configuration_of_own_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -34,6 +35,9 @@ def problems_of(file, overrides=()) -> list[str]:
         # modules
         (("backbone: EConvNeXt", "backbone: EConvNext2"), "backbone",
          "PPYOLOE.backbone: unknown class 'EConvNext2' (did you mean 'EConvNeXt'?)"),
+        # PaddleDetection creates the parts of a network by their names only.
+        (("backbone: EConvNeXt", "backbone: {name: EConvNeXt}"), "backbone",
+         "PPYOLOE.backbone: must be the name of a class, got {'name': 'EConvNeXt'}"),
         (("arch: mini", "arch: minni"), "arch: minni",
          "EConvNeXt.arch: must be one of mini, tiny, small, got 'minni' (did you mean 'mini'?)"),
         # The switches of classifiers for studies: a backbone's weights and widths are the published ones.
@@ -50,7 +54,7 @@ def problems_of(file, overrides=()) -> list[str]:
         # mosaics that would not happen
         (("- RandomCrop: {aspect_ratio: [0.5, 2.0]}", "- MosaicPerspective: {target_size: 64}"), "- MosaicPerspective",
          "TrainReader.sample_transforms[1]: MosaicPerspective gets one sample only: set TrainReader.mosaic_epoch, the "
-         "epoch from which it is off (-1: always)"),
+         "epoch from which it is off (-1: off from the start, 0: on to the end)"),
         (("batch_size: 2", "batch_size: 2\n  mosaic_epoch: 3"), "mosaic_epoch",
          "TrainReader.mosaic_epoch: needs MosaicPerspective in TrainReader.sample_transforms"),
     ],
@@ -143,6 +147,7 @@ def test_keys_that_take_text_take_it_as_it_stands(tmp_path):
         data = load_config(write_config(tmp_path), [f"{key}={text}" for key in changes]).data
         found = [data["save_dir"], data["weights"], data["TrainDataset"]["anno_path"]]
         assert [*found, data["EvalDataset"]["image_dir"], data["EvalDataset"]["dataset_dir"]] == [text] * 5
+    assert load_config(write_config(tmp_path), ["save_dir=~/runs"]).output_dir.parent == Path.home() / "runs"
     data = load_config(write_config(tmp_path), ["weights=null", "TrainDataset.dataset_dir=null", "epoch=012"]).data
     assert (data["weights"], data["TrainDataset"]["dataset_dir"], data["epoch"]) == (None, None, 10)
     problems = problems_of(write_config(tmp_path), ["LearningRate.base_lr=[1"])

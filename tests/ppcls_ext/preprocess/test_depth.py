@@ -91,10 +91,10 @@ def test_samples_without_a_range_of_their_own_need_a_statement(values: np.ndarra
     with pytest.raises(ImageError, match=f"{cause}.*value_range.*bits: auto"):
         decode_image(data, "a.tif")
     with pytest.raises(UserError, match="have no agreed range"):
-        depth.settle(train({}, {}), *loading(data))
+        depth.resolve_auto_range(train({}, {}), *loading(data))
     low, high = float(values.min()), float(values.max())
     assert int(decode_image(data, value_range=(low, high)).max()) == 255
-    found = depth.settle(train({"bits": "auto"}, {}), *loading(data))
+    found = depth.resolve_auto_range(train({"bits": "auto"}, {}), *loading(data))
     assert found == ({"bits": 19} if high == 409500 else {"value_range": [low, high]})
 
 
@@ -109,23 +109,23 @@ def test_samples_that_are_no_numbers_are_told() -> None:
 def test_one_statement_holds_for_all_lists_of_a_configuration() -> None:
     data = train({"to_rgb": True, "bits": 12}, {})
     data["DataLoader"]["Eval"] = {"dataset": {"transform_ops": [{"ResizeImage": {"size": 32}}]}}
-    assert depth.agree(data) == []
+    assert depth.unify_ranges(data) == []
     assert list(depth.statements_in(data).values()) == [{"bits": 12}] * 3
     assert data["DataLoader"]["Train"]["dataset"]["transform_ops"][0] == {"DecodeImage": {"to_rgb": True, "bits": 12}}
     assert data["DataLoader"]["Eval"]["dataset"]["transform_ops"][0] == {"DecodeImage": {"bits": 12}}
     detector = {"TrainReader": {"sample_transforms": [{"Decode": {}}]},
                 "TestReader": {"sample_transforms": [{"Decode": {"value_range": [5, 900]}}]}}  # fmt: skip
-    assert depth.agree(detector) == []
+    assert depth.unify_ranges(detector) == []
     assert detector["TrainReader"]["sample_transforms"] == [{"Decode": {"value_range": [5, 900]}}]
 
 
 def test_statements_that_differ_are_refused_and_none_changes_nothing() -> None:
-    ((key, message),) = depth.agree(train({"bits": 12}, {"bits": 16}))
+    ((key, message),) = depth.unify_ranges(train({"bits": 12}, {"bits": 16}))
     assert key == "Infer.transforms[0].DecodeImage.bits"
     assert "bits: 16" in message and "bits: 12" in message
     plain = train({}, {"to_rgb": True})
     before = copy.deepcopy(plain)
-    assert depth.agree(plain) == [] and plain == before
+    assert depth.unify_ranges(plain) == [] and plain == before
 
 
 def test_wrong_statements_are_refused() -> None:
@@ -137,30 +137,30 @@ def test_wrong_statements_are_refused() -> None:
         with pytest.raises(UserError, match=rf"here\[0\].DecodeImage(\.|: ){message}"):
             build_pipeline([{"DecodeImage": arguments}], "here")
     # Of a detector it is told at its key.
-    ((key, message),) = depth.agree({"TrainReader": {"sample_transforms": [{"Decode": {"bits": 40}}]}})
+    ((key, message),) = depth.unify_ranges({"TrainReader": {"sample_transforms": [{"Decode": {"bits": 40}}]}})
     assert key == "TrainReader.sample_transforms[0].Decode.bits" and message.startswith("must be from 8 to 32")
 
 
 def test_the_range_is_found_on_the_set_and_not_by_file(caplog: pytest.LogCaptureFixture) -> None:
     dark = encoded_with_pillow(Image.fromarray(VALUES // 8), "PNG")
     with caplog.at_level(logging.INFO):
-        assert depth.settle(train({"bits": "auto"}, {}), *loading(dark, GREY["png"])) == {"bits": 12}
+        assert depth.resolve_auto_range(train({"bits": "auto"}, {}), *loading(dark, GREY["png"])) == {"bits": 12}
     (line,) = caplog.messages
     assert "bits: auto is bits: 12" in line and "0 to 4095" in line and "2 of 2 images" in line
     eight = encoded_with_pillow(Image.fromarray((VALUES >> 4).astype(np.uint8)), "PNG")
-    assert depth.settle(train({"bits": "auto"}, {}), *loading(eight)) == {"bits": 16}
+    assert depth.resolve_auto_range(train({"bits": "auto"}, {}), *loading(eight)) == {"bits": 16}
 
 
 def test_a_range_that_is_mostly_empty_or_too_small_is_warned_of(caplog: pytest.LogCaptureFixture) -> None:
-    assert depth.settle(train({}, {}), *loading(GREY["png"])) == {}
+    assert depth.resolve_auto_range(train({}, {}), *loading(GREY["png"])) == {}
     assert "4095" in caplog.text and "65535" in caplog.text and "state bits: 12" in caplog.text
     caplog.clear()
-    depth.settle(train({"bits": 10}, {}), *loading(GREY["png"]))
+    depth.resolve_auto_range(train({"bits": 10}, {}), *loading(GREY["png"]))
     assert "becomes white" in caplog.text
     caplog.clear()
-    depth.settle(train({"bits": 12}, {}), *loading(GREY["png"]))
+    depth.resolve_auto_range(train({"bits": 12}, {}), *loading(GREY["png"]))
     # A file that says itself that it holds 12 bits needs no statement.
-    depth.settle(train({}, {}), *loading(GREY["tiff of 12 bits, packed"]))
+    depth.resolve_auto_range(train({}, {}), *loading(GREY["tiff of 12 bits, packed"]))
     assert not caplog.messages
 
 
