@@ -71,6 +71,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (best / "state.json").write_text("{}")
     write_run(root / "runs" / "one", [(0.1, 0.2)])
     (root / "runs" / "one" / "report.json").write_text("{}")
+    write_pictures(root / "runs" / "one", "curves.png")
     for number in range(3):
         write_image(root / "raw" / "Images" / f"{number}.png", seed=number)
         write_voc(root / "raw" / "Annotations" / f"{number}.xml", corners("cube", 5, 6, 25, 36))
@@ -105,7 +106,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ("check_data.py", "-c folder.yaml --output classes/two", INSIDE),
         ("prepare_data.py", "imagefolder raw --classes cube --output raw/new", INSIDE),
         ("prepare_data.py", "cifar100 all.tar.gz --every 2 --output all_link.tar.gz --overwrite", READ),
-        ("compare_runs.py", "runs/one --output runs/one/log.jsonl --overwrite", READ),
+        ("compare_runs.py", "runs/one --output runs/one/curves.png --overwrite", "is a file in"),
         ("convert_weights.py", "weights weights.safetensors --model EConvNeXt_mini --from ours --overwrite", READ),
         ("model_card.py", "--model EConvNeXt_mini", FOREIGN),
         ("profile_model.py", "--model EConvNeXt_mini --output notes.md", "notes.csv: exists"),
