@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ppcls_ext.engine.session import Overrides, as_changes, claim_evaluation, fresh_paddle, session
+from ppcls_ext.utils.names import user_path
 from ppcls_ext.utils.outputs import Output, claim_outputs, inputs_of
 
 if TYPE_CHECKING:
@@ -117,7 +118,7 @@ def export(
         from classification.config import load_config
 
         checked = load_config(config, as_changes(overrides))
-        target = Path(output or checked.run.save_inference_dir)
+        target = user_path(output or checked.run.save_inference_dir)
         option = "--output" if output else "Global.save_inference_dir"
         claim_outputs([Output(option, target, "export")], *inputs_of(checked.document), overwrite)
         from classification import compression

@@ -256,7 +256,7 @@ def check_config_data(config: Config, limit: int = 0, threads: int = 1) -> Class
     for part, counts in classes.counts.items():
         used, total = np.flatnonzero(counts).tolist(), len(datasets[part])
         facts[part] = f"{PART_WORDS[part]}: {count_of(total, 'image')} in {count_of(len(used), 'class', 'classes')}"
-        unseen = len(scan.marked(part, Mark.UNSEEN))
+        unseen = len(scan.marked(part, Mark.NOT_READ))
         facts[part] += f", {total - unseen:,} of them read" if unseen else ""
         if part == "Train" and config.run.class_sampling is not None and counts.any():
             names, labels = list(map(classes.name, range(class_num))), np.repeat(np.arange(class_num), counts)

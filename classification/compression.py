@@ -16,6 +16,7 @@ from classification.build import (
     build_dataset,
     build_evaluation_dataset,
     build_network,
+    check_same_classes,
     open_dataset,
 )
 from classification.config import EPOCHS, LENGTHS, Config, check_config, load_config
@@ -135,7 +136,7 @@ def calibration_images(config: Config, count: int) -> Iterator[tuple[str, ImageS
 
 
 def evaluation_of(config: Config) -> Evaluation:
-    """Returns the top-1 accuracy over ``DataLoader.Eval``.
+    """Returns the top-1 accuracy over ``DataLoader.Eval``; it refuses a predictor of other classes.
 
     Raises:
         UserError: the configuration does not name that data set, or it cannot be opened.
@@ -143,6 +144,7 @@ def evaluation_of(config: Config) -> Evaluation:
     dataset = _opened(config, "eval")
 
     def score(predictor: Predictor) -> float:
+        check_same_classes(predictor.classes, "the export", dataset.class_names, "DataLoader.Eval.dataset")
         hits = []
         for start in range(0, len(dataset), BATCH):
             samples = [_loaded(dataset, index) for index in range(start, min(start + BATCH, len(dataset)))]

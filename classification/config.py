@@ -30,6 +30,7 @@ from ppcls_ext.preprocess.operators import build_operators
 from ppcls_ext.utils.config import Document, apply_override, flatten, is_detection_config, load_config_file, plain_copy
 from ppcls_ext.utils.errors import ConfigError, UserError, suggestion
 from ppcls_ext.utils.lengths import follow_epochs
+from ppcls_ext.utils.names import user_path
 from ppcls_ext.utils.schema import Checker
 from ppcls_ext.utils.signature import Parameter, parameters_of
 
@@ -100,7 +101,7 @@ class Config:
     @property
     def output_dir(self) -> Path:
         """The folder of this run."""
-        return Path(self.run.output_dir).expanduser()
+        return user_path(self.run.output_dir)
 
     @property
     def topk(self) -> int:

@@ -33,6 +33,7 @@ from ppcls_ext.utils.errors import ConfigError, Interrupted, UserError, suggesti
 from ppcls_ext.utils.files import is_locked, lock_folder, write_json
 from ppcls_ext.utils.history import read_history
 from ppcls_ext.utils.machine import available_cores
+from ppcls_ext.utils.names import user_path
 from ppcls_ext.utils.schema import Checker, CountOrZero, Section
 
 logger = logging.getLogger(__name__)
@@ -207,7 +208,7 @@ def load_study(path: str | Path, overrides: Sequence[str] = ()) -> Study:
         changes_of[name] = changes
         rows[name] = Row(name, config_file, (*changes, *overrides), config, tuple(entry.seeds or file.seeds), **more)
     check.raise_any()
-    return Study(document.path.stem, document.path, Path(file.output_dir).expanduser(), tuple(rows.values()))
+    return Study(document.path.stem, document.path, user_path(file.output_dir), tuple(rows.values()))
 
 
 def _as_changes(overrides: Mapping[str, Any]) -> tuple[str, ...]:

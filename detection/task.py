@@ -430,7 +430,7 @@ class DetectionTask(Task):
 
     def draw_curves(self, history: Sequence[dict[str, Any]], path: Path) -> None:
         """Draws losses, AP, learning rate and speed by epoch."""
-        draw_detection_curves(history, path, self.config.path.stem)
+        draw_detection_curves(history, path, self.config.path.stem, averaged=self.ema is not None)
 
     def close(self) -> None:
         """Ends the worker processes of both loaders."""

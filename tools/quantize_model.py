@@ -77,20 +77,22 @@ def main() -> int:
     from ppcls_ext.utils.outputs import Output, claim_outputs, inputs_of
 
     set_up_logging()
-    evaluation, reads, walked = None, [], []
+    evaluation, reads, searched = None, [], []
     if arguments.config is not None:
         if is_detection_config(arguments.config):
             from detection import compression
         else:
             from classification import compression
         config: Any = compression.load_config(arguments.config, arguments.override)
-        reads, walked = inputs_of(config.document)
+        reads, searched = inputs_of(config.document)
     output = arguments.output or arguments.model
     if arguments.images is not None:
         reads.append(arguments.images)
-    if arguments.output and os.path.realpath(output) != os.path.realpath(arguments.model):
+    extends = os.path.realpath(output) == os.path.realpath(arguments.model)
+    if not extends:
         reads.append(arguments.model)
-    claim_outputs([Output("--output", output, "export")], reads, walked, arguments.overwrite)
+    kind = "extended export" if extends else "export"
+    claim_outputs([Output("--output", output, kind)], reads, searched, arguments.overwrite)
     quantized = arguments.format or format_to_quantize(arguments.model)
     check_request(arguments.max_drop, arguments.config is not None, quantized)
     if arguments.config is not None:

@@ -51,9 +51,9 @@ def main() -> int:
     runs = studies.runs_of(study, study.rows)
     # A run of the study is inside its folder, and looks for itself when it begins.
     found = [inputs_of(run.config.document) for run in runs]
-    reads, walked = ([path for pair in found for path in pair[number]] for number in (0, 1))
+    reads, searched = ([path for pair in found for path in pair[number]] for number in (0, 1))
     output = Output("output_dir", study.output_dir, "study")
-    claim_outputs([output], [study.path, *reads], walked, arguments.overwrite)
+    claim_outputs([output], [study.path, *reads], searched, arguments.overwrite)
     studies.refuse_changed_runs(runs, training=not arguments.report_only)
     set_up_logging()
     failures = []

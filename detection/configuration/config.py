@@ -25,7 +25,7 @@ from ppcls_ext.utils.config import (
 )
 from ppcls_ext.utils.errors import UserError
 from ppcls_ext.utils.lengths import follow_epochs
-from ppcls_ext.utils.names import meant_path
+from ppcls_ext.utils.names import meant_path, user_path
 
 if TYPE_CHECKING:
     from detection.configuration.checks import RunKeys
@@ -92,7 +92,7 @@ class DetectionConfig:
     @property
     def output_dir(self) -> Path:
         """The folder of the run: ``save_dir`` and the name of the configuration, as in PaddleDetection."""
-        return Path(self.run_keys.save_dir).expanduser() / self.path.stem
+        return user_path(self.run_keys.save_dir) / self.path.stem
 
     @property
     def datasets(self) -> dict[str, DatasetFiles]:
@@ -102,7 +102,7 @@ class DetectionConfig:
             section = self.data.get(f"{part}Dataset")
             if not isinstance(section, dict):
                 continue
-            root = Path(section.get("dataset_dir") or "").expanduser()
+            root = user_path(section.get("dataset_dir") or "")
             annotations = section.get("anno_path")
             found[part] = DatasetFiles(
                 image_dir=meant_path(root / (section.get("image_dir") or "")),
@@ -227,7 +227,7 @@ def _base_files(document: Document) -> list[tuple[str, Path]]:
     if named is None or not all(isinstance(name, str) and name for _, name in named):
         raise UserError(document.problem(BASE_KEY, "must be the name of a file or a list of them"))
     folder = document.path.parent
-    return [(key, Path(os.path.normpath(meant_path(folder / Path(name).expanduser())))) for key, name in named]
+    return [(key, Path(os.path.normpath(meant_path(folder / user_path(name))))) for key, name in named]
 
 
 def merge(below: Document, above: Document) -> None:

@@ -18,7 +18,7 @@ from detection.annotations import Ledger
 from detection.coco import load_coco, read_coco
 from ppcls_ext.utils.config import Document
 from ppcls_ext.utils.errors import UserError
-from ppcls_ext.utils.names import meant_path
+from ppcls_ext.utils.names import meant_path, user_path
 from ppcls_ext.utils.schema import read_override
 
 logger = logging.getLogger(__name__)
@@ -152,7 +152,7 @@ def set_class_count(document: Document) -> None:
     folder, name = (_path_at(document, f"TrainDataset.{argument}") for argument in ("dataset_dir", "anno_path"))
     if not name or not all(isinstance(part, str) for part in (folder or "", name)):
         raise UserError(document.problem(key, "auto needs TrainDataset.anno_path, a file: state a number"))
-    file = meant_path(Path(folder or "").expanduser() / name)
+    file = meant_path(user_path(folder or "") / name)
     if not file.is_file():
         message = f"auto counts the classes of {file}: no such file; {how_to_prepare(file)}"
         raise UserError(document.problem(key, f"{message}; or state a number: -o num_classes=N"))

@@ -34,7 +34,7 @@ def groups_of_copies(scan: Scan) -> list[list[Picture]]:
     Groups come in the order of their first images, training images before validation images. Black and one-coloured
     images are left out, for they are all alike.
     """
-    blank = Mark.BLACK | Mark.CONSTANT | Mark.UNREADABLE | Mark.UNSEEN
+    blank = Mark.BLACK | Mark.CONSTANT | Mark.UNREADABLE | Mark.NOT_READ
     groups: dict[tuple[int, int], list[Picture]] = {}
     for part in (part for part in PART_WORDS if part in scan.records):
         records = scan.records[part]
@@ -74,7 +74,7 @@ def find_near_duplicates(
             text. Pairs with a remark come first.
     """
     pictures = [group[0] for group in groups]
-    looks = np.array([scan.records[part]["look"][index] for part, index in pictures], dtype=np.uint64)
+    looks = np.array([scan.records[part]["perceptual_hash"][index] for part, index in pictures], dtype=np.uint64)
     of_training = np.array([picture.part == "Train" for picture in pictures], dtype=bool)
     pairs, distances = near_pairs(looks)
     related = len(np.unique(pairs)) / max(len(pictures), 1)

@@ -30,8 +30,9 @@ logger = logging.getLogger(__name__)
 
 # The record of one image: a hash of its pixels, a perceptual hash, its size and a few marks, 34 bytes in all.
 RECORD = np.dtype(
-    [("pixels_low", "u8"), ("pixels_high", "u8"), ("look", "u8"), ("width", "i4"), ("height", "i4"), ("marks", "u2")]
-)
+    [("pixels_low", "u8"), ("pixels_high", "u8"), ("perceptual_hash", "u8"), ("width", "i4"), ("height", "i4"),
+     ("marks", "u2")]
+)  # fmt: skip
 # The brightest sample of a frame that shows nothing; a lens cap leaves some noise.
 BLACK = 10
 # Standard deviation of every channel below which an image is one colour; rounding in a JPEG leaves less.
@@ -52,7 +53,7 @@ class Mark(enum.IntFlag):
     DEEP = enum.auto()
     PALETTE = enum.auto()
     TRANSPARENT = enum.auto()
-    UNSEEN = enum.auto()
+    NOT_READ = enum.auto()
     MISSING = enum.auto()
     MISNAMED = enum.auto()
 
@@ -170,7 +171,8 @@ LINE_EVERY = 10_000
 @dataclasses.dataclass
 class Scan:
     """All that was learnt from reading the images: by set, ``Train`` before ``Eval``, records ``[length]`` of
-    :data:`RECORD` (images left out by a limit bear ``Mark.UNSEEN``), and why an image cannot be read, or what it is."""
+    :data:`RECORD` (images left out by a limit bear ``Mark.NOT_READ``), and why an image cannot be read, or what it
+    is."""
 
     datasets: Mapping[str, PictureSet]
     records: dict[str, np.ndarray]
@@ -182,7 +184,7 @@ class Scan:
 
     def readable(self, part: str) -> np.ndarray:
         """Returns the numbers of the images of a set that were read, ``int64`` ``[n]``."""
-        return np.flatnonzero((self.records[part]["marks"] & (Mark.UNREADABLE | Mark.UNSEEN)) == 0)
+        return np.flatnonzero((self.records[part]["marks"] & (Mark.UNREADABLE | Mark.NOT_READ)) == 0)
 
     def sizes(self, part: str) -> np.ndarray:
         """Returns width and height of the images of a set that were read, ``int64`` ``[n, 2]``."""
@@ -198,7 +200,7 @@ def scan_images(datasets: Mapping[str, PictureSet], chosen: Mapping[str, np.ndar
     """Reads the images of these numbers (``int64`` ``[n]``) of each set and shows how far it is."""
     scan = Scan(datasets, {part: np.zeros(len(dataset), dtype=RECORD) for part, dataset in datasets.items()})
     for table in scan.records.values():
-        table["marks"] = Mark.UNSEEN
+        table["marks"] = Mark.NOT_READ
     tasks = [
         (part, indices[start : start + CHUNK])
         for part, indices in chosen.items()

@@ -106,7 +106,7 @@ class DataCheck:
         """Returns the lines for the terminal: the sets, how fast they were read, and one line for each finding."""
         lines = list(self.facts.values())
         if lines:
-            total = sum(int(((table["marks"] & Mark.UNSEEN) == 0).sum()) for table in self.scan.records.values())
+            total = sum(int(((table["marks"] & Mark.NOT_READ) == 0).sum()) for table in self.scan.records.values())
             speed = f"{total / max(self.seconds, 1e-9):,.0f} images/s"
             lines.append(f"read {count_of(total, 'image')} in {self.seconds:.1f} s ({speed})")
         for finding in self.findings:

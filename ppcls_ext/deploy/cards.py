@@ -8,7 +8,6 @@ loads Paddle, nothing else here does.
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import shlex
@@ -23,7 +22,8 @@ from ppcls_ext.arch.registry import architecture_parameters, list_models
 from ppcls_ext.deploy.published import PUBLISHED
 from ppcls_ext.runtime import Description, DetectionDescription, read_description
 from ppcls_ext.utils.errors import UserError
-from ppcls_ext.utils.files import sha256_of, write_text
+from ppcls_ext.utils.files import read_mapping, sha256_of, write_text
+from ppcls_ext.utils.names import user_path
 from ppcls_ext.utils.tables import markdown_table, render_markdown
 from ppcls_ext.weights import find_weights
 
@@ -126,20 +126,6 @@ def count_classifier(
 
 
 # What a run left
-
-
-def read_mapping(file: Path) -> dict[str, Any]:
-    """Reads a mapping from a JSON or YAML file; a UserError if it is not there, damaged, or holds something else."""
-    try:
-        text = file.read_text(encoding="utf-8")
-        value = json.loads(text) if file.suffix == ".json" else yaml.safe_load(text)
-    except OSError as error:
-        raise UserError(f"{file}: cannot be read ({error.strerror})") from error
-    except (ValueError, yaml.YAMLError) as error:
-        raise UserError(f"{file}: damaged ({' '.join(str(error).split())})") from error
-    if not isinstance(value, dict):
-        raise UserError(f"{file}: damaged, must hold a mapping, not {type(value).__name__}")
-    return value
 
 
 def section_of(config: Mapping[str, Any], *keys: str) -> dict[str, Any]:
@@ -317,7 +303,7 @@ def shown_path(path: str | Path) -> str:
     text = str(path).replace("\\", "/").rstrip("/")
     if _ABSOLUTE.match(text):
         # Links stay as they are called: checkpoints/best.
-        absolute, here = Path(os.path.abspath(Path(text).expanduser())), Path.cwd()
+        absolute, here = Path(os.path.abspath(user_path(text))), Path.cwd()
         inside = text[0] in "/~" and absolute.is_relative_to(here) and absolute != here
         return absolute.relative_to(here).as_posix() if inside else text.rpartition("/")[2]
     text = _EMBEDDED.sub("", text)

@@ -134,8 +134,8 @@ def check_packages(user: str, packages: Sequence[str]) -> None:
         )
 
 
-def check_target(target: Path, classes: Sequence[str] | None, class_num: int) -> None:
-    """Checks an export before any work.
+def check_target(target: Path, classes: Sequence[str] | None, class_num: int, kind: str = "export") -> None:
+    """Checks an export before any work; ``kind`` is a key of ``outputs.KINDS``.
 
     Raises:
         UserError: the folder ``target`` holds something else than an export (which a tool's ``--overwrite`` has moved
@@ -143,4 +143,4 @@ def check_target(target: Path, classes: Sequence[str] | None, class_num: int) ->
     """
     if classes is not None and len(classes) != class_num:
         raise UserError(f"there are {len(classes)} class names for {class_num} classes")
-    claim_outputs([Output("export to", target, "export")])
+    claim_outputs([Output("export to", target, kind)])

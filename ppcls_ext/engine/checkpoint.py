@@ -24,6 +24,7 @@ import paddle
 from ppcls_ext.preprocess import depth
 from ppcls_ext.utils.errors import UserError
 from ppcls_ext.utils.files import atomic_folder
+from ppcls_ext.utils.names import user_path
 from ppcls_ext.weights import read_manifest, read_pickle, verify_file, write_manifest, write_weights
 
 logger = logging.getLogger(__name__)
@@ -179,7 +180,7 @@ def checkpoints_to_continue(resume: str | None, root: Path) -> list[Path]:
     """Returns the folders that ``--resume`` may mean, see :func:`find_checkpoint`; oldest first, none for a new run."""
     if resume is None:
         return []
-    return list_checkpoints(root) if resume == AUTO else [Path(resume)]
+    return list_checkpoints(root) if resume == AUTO else [user_path(resume)]
 
 
 def find_checkpoint(resume: str | None, root: Path) -> Checkpoint | None:

@@ -98,7 +98,7 @@ class RunFolder:
         file = self.path / "log.jsonl"
         if file.is_file():
             # A crash may have cut the last line anywhere, also inside a character.
-            lines = file.read_text(encoding="utf-8", errors="replace").splitlines()
+            lines = file.read_text(encoding="utf-8", errors="replace").split("\n")
             kept = [line for line in lines if _is_before(line, epoch, step)]
             write_text(file, "".join(f"{line}\n" for line in kept))
         self._log = open(file, "a", encoding="utf-8", errors="backslashreplace")  # noqa: SIM115 (held open as long as the run lasts)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import errno
 import io
+import os
 import sys
 import warnings
 from collections.abc import Callable
@@ -41,20 +42,21 @@ def run(main: Callable[[], int | None]) -> None:
     try:
         status = main()
         say_guesses()
+        sys.stdout.flush()
     except UserError as error:
         status = _show(str(error))
     except KeyboardInterrupt:
         sys.stderr.write("interrupted\n")
         status = INTERRUPTED_STATUS
     except BrokenPipeError:
-        # The reader (head, less) closed the pipe: nothing is wrong, and nothing more can be said.
-        sys.stderr.close()
+        # The reader (head, less) closed the pipe: nothing is wrong, and nothing more can be said, at the exit neither.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         status = 0
     except ModuleNotFoundError as error:
         package = (error.name or "").partition(".")[0]
         if not package or package in OUR_PACKAGES:
             raise
-        status = _show(f"package {package} is missing: run make setup and use .venv/bin/python, or see tools/doctor.py")
+        status = _show(f"package {package} is missing: install it (in a checkout: make setup)")
     except OSError as error:
         # A rename names two files; the second is the one that the user knows.
         file = error.filename2 or error.filename

@@ -24,6 +24,14 @@ _TRUTH = ("true", "false")
 class ConfigLoader(yaml.SafeLoader):
     """YAML 1.1 without its two surprises: ``4e-3`` is a number, and a key that stands twice is an error."""
 
+    def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
+        """Returns what a node means; of a text that does not fit its tag (``!!bool perhaps``) it says so."""
+        try:
+            return super().construct_object(node, deep)
+        except (ValueError, LookupError, AttributeError) as error:
+            problem = f"'{node.value}' does not fit its tag !!{node.tag.rpartition(':')[2]}"
+            raise yaml.constructor.ConstructorError(None, None, problem, node.start_mark) from error
+
 
 ConfigLoader.add_implicit_resolver(
     "tag:yaml.org,2002:float", re.compile(r"^[-+]?(?:\d+\.?\d*|\.\d+)[eE][-+]?\d+$"), list("-+.0123456789")
@@ -73,7 +81,7 @@ class Document:
         return f"{place}: {key}: {message}" if key else f"{place}: {message}"
 
     def put(self, key: str, value: Any) -> None:
-        """Exchanges what stands at a dotted key that is there."""
+        """Sets the value of an existing dotted key."""
         *above, last = _parts_of(key)
         holder: Any = self.data
         for part in above:
@@ -105,8 +113,8 @@ def load_config_file(path: str | Path, loader: type[ConfigLoader] = ConfigLoader
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 1
         raise UserError(f"{path}:{line}: is not valid YAML: {error.problem}") from error
-    except (yaml.YAMLError, ValueError) as error:
-        # ValueError: a date such as 2024-13-45, or an anchor inside itself.
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        # ValueError: an anchor inside itself.
         raise UserError(f"{path}: is not valid YAML: {' '.join(str(error).split())}") from error
     return Document(path, data, lines)
 
@@ -119,7 +127,7 @@ def is_detection_config(path: str | Path) -> bool:
     """
     try:
         node = yaml.compose(read_text(path), Loader=yaml.SafeLoader)
-    except (OSError, TextError, TypeError, yaml.YAMLError):
+    except (OSError, TextError, TypeError, yaml.YAMLError, RecursionError):
         return False
     keys = {str(key.value) for key, _value in node.value} if isinstance(node, yaml.MappingNode) else set()
     return bool(keys & {"architecture", "_BASE_"}) and "Arch" not in keys
@@ -164,7 +172,7 @@ def parse_value(text: str) -> Any:
     """
     try:
         return plain_copy(yaml.load(text, Loader=ConfigLoader))
-    except (yaml.YAMLError, ValueError) as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise ValueError(f"'{text}' is not a YAML value") from error
 
 
@@ -239,7 +247,7 @@ def _place(holder: Any, part: str | int, dotted: str, change: str) -> tuple[str 
         return str(part), f"{dotted}.{part}" if dotted else str(part)
     if not isinstance(holder, list):
         raise UserError(f"-o {change}: '{dotted}' holds the value {holder!r} and has no keys below it")
-    if not str(part).isdigit() or int(part) >= len(holder):
+    if not str(part).isdecimal() or int(part) >= len(holder):
         allowed = f"0 to {len(holder) - 1}" if holder else "none (the list is empty)"
         raise UserError(f"-o {change}: '{dotted}' is a list; '{part}' is not one of its entries {allowed}")
     return int(part), f"{dotted}[{part}]"

@@ -96,12 +96,19 @@ def examine_packages() -> list[dict[str, Any]]:
         good = [name for name, version in installed.items() if requirement.specifier.contains(
             re.sub(r"(\.post|\+).*", "", version), prereleases=True)]  # fmt: skip
         name = next(iter([*good, *installed]), requirement.name)
+        state = "missing" if not installed else "refused" if not good else "ok"
+        remedy = f"python -m pip install --no-deps {locked(requirement.name)}"
+        if state == "ok" and len(installed) > 1:
+            state, reason = "doubled", f"{' and '.join(installed)} write the same files"
+            others = " ".join(other for other in installed if other != name)
+            remedy = f"python -m pip uninstall {others}; python -m pip install --no-deps --force-reinstall "
+            remedy += f"{name}=={installed[name]}"
         findings.append({
             "package": requirement.name, "distribution": name, "version": installed.get(name),
-            "state": "ok" if good else "refused" if installed else "missing",
+            "state": state,
             "accepted": ",".join(sorted(map(str, requirement.specifier), reverse=True)),
             "reason": reason, "needed_for": purpose, "required": needed,
-            "remedy": f"python -m pip install --no-deps {locked(requirement.name)}",
+            "remedy": remedy,
         })  # fmt: skip
     return findings
 
@@ -141,7 +148,7 @@ def examine(environment: Mapping[str, str]) -> dict[str, Any]:
     problems = [] if accepted else [f"Python {version}: accepted is {ACCEPTED_PYTHON}"]
     problems += [
         " ".join(filter(None, (each["distribution"], each["version"]))) + f": {each['state']}"
-        for each in packages if each["required"] and each["state"] != "ok"
+        for each in packages if each["required"] and each["state"] in ("missing", "refused")
     ]  # fmt: skip
     problems += [f"paddle: {paddle['problem']}"] if paddle["problem"] else []
     toolkits = []
@@ -168,13 +175,15 @@ def report_text(report: Mapping[str, Any]) -> str:
     wrong, lines = [], []
     for each in report["packages"]:
         state = each["state"]
-        if state == "refused" or (state == "missing" and each["required"]):
+        if state in ("refused", "doubled") or (state == "missing" and each["required"]):
             wrong.append(each)
             state = state.upper()
         rows.append((each["distribution"], each["version"] or "-", each["accepted"], state, each["needed_for"]))
         if each["state"] == "refused":
             complaint = f"{each['distribution']} {each['version']} is refused (accepted: {each['accepted']})"
             lines.append(f"{complaint}: {each['reason']}")
+        elif each["state"] == "doubled":
+            lines.append(f"{each['reason']}: keep one of them")
     if len(wrong) > 3:  # One command for all is better advice than one for each.
         lines.append("mend all: make setup, then use .venv/bin/python "
                      "(or python -m pip install --no-deps -r requirements.lock)")  # fmt: skip

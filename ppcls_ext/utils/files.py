@@ -18,6 +18,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, TextIO
 
+import yaml
+
 from ppcls_ext.utils.errors import UserError
 
 logger = logging.getLogger(__name__)
@@ -41,12 +43,13 @@ def flush(path: Path) -> None:
 def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
     """Gives a temporary path beside ``path``; on success it replaces ``path`` in one step, on failure it is removed.
 
-    The temporary name keeps the suffix of ``path``, because many writers choose their format by it.
+    The temporary name keeps the suffix of ``path``, because many writers choose their format by it. A link stays, and
+    what it leads to is replaced.
 
     Raises:
         OSError: the disk is full or the folder cannot be written; ``path`` is then as it was before.
     """
-    target = Path(path)
+    target = Path(os.path.realpath(path))
     target.parent.mkdir(parents=True, exist_ok=True)
     descriptor, name = tempfile.mkstemp(prefix=f".{target.stem}-", suffix=target.suffix, dir=target.parent)
     os.close(descriptor)
@@ -72,12 +75,13 @@ def _current_umask() -> int:
 def atomic_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
     """Gives a temporary folder beside ``path``; on success it takes the place of ``path``, on failure it is removed.
 
-    An existing ``path`` is moved aside and removed only after the new folder stands in its place.
+    An existing ``path`` is moved aside and removed only after the new folder stands in its place. A link stays, and
+    what it leads to is replaced.
 
     Raises:
         OSError: the disk is full or the parent cannot be written; ``path`` is then as it was before.
     """
-    target = Path(path)
+    target = Path(os.path.realpath(path))
     target.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
     temporary.chmod(0o777 & ~_current_umask())
@@ -122,6 +126,21 @@ def write_text(path: str | os.PathLike[str], text: str) -> None:
 def write_json(path: str | os.PathLike[str], value: Any) -> None:
     """Writes ``value`` as indented JSON, whole or not at all."""
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+
+
+def read_mapping(file: Path) -> dict[str, Any]:
+    """Reads a mapping from a YAML (by its suffix) or JSON file; a UserError if it is not there, damaged, or holds
+    something else."""
+    try:
+        text = file.read_text(encoding="utf-8")
+        value = yaml.safe_load(text) if file.suffix in (".yaml", ".yml") else json.loads(text)
+    except OSError as error:
+        raise UserError(f"{file}: cannot be read ({error.strerror})") from error
+    except (ValueError, RecursionError, yaml.YAMLError) as error:
+        raise UserError(f"{file}: damaged ({' '.join(str(error).split())})") from error
+    if not isinstance(value, dict):
+        raise UserError(f"{file}: damaged, must hold a mapping, not {type(value).__name__}")
+    return value
 
 
 def sha256_of(path: str | os.PathLike[str]) -> str:

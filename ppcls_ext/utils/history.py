@@ -17,7 +17,7 @@ def read_history(folder: Path) -> list[dict[str, Any]]:
     except OSError:
         return []
     records = []
-    for line in text.splitlines():
+    for line in text.split("\n"):
         try:
             record = json.loads(line)
         except ValueError:

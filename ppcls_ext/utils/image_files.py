@@ -9,7 +9,7 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from ppcls_ext.utils.errors import UserError
-from ppcls_ext.utils.names import is_left_behind, meant_path, visible_files
+from ppcls_ext.utils.names import is_left_behind, meant_path, spellings, visible_files
 
 SUFFIXES = frozenset(
     {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif", ".ppm", ".pgm"}
@@ -36,11 +36,12 @@ def find_images(inputs: Sequence[str]) -> list[Path]:
         elif path.is_dir():
             images = sorted(images_in(path), key=_by_number)
         elif glob.has_magic(given):
+            pattern = next((spelt for spelt in spellings(given) if glob.glob(spelt, recursive=True)), given)
             # What the pattern itself names is meant.
-            stated = Path(given).parts
+            stated = Path(pattern).parts
             images = [
                 match
-                for match in sorted(map(Path, sorted(glob.glob(given, recursive=True))), key=_by_number)
+                for match in sorted(map(Path, sorted(glob.glob(pattern, recursive=True))), key=_by_number)
                 if match.is_file()
                 and match.suffix.lower() in SUFFIXES
                 and not any(is_left_behind(part) for part in match.parts if part not in stated)

@@ -37,4 +37,4 @@ def follow_epochs(
             document.put(name, scaled)
             changed.append(f"{name} {value:g} -> {scaled:g}")
     if changed:
-        document.notes.append(f"{key} {before} -> {now}: {', '.join(changed)}; -o KEY=VALUE states another length")
+        document.notes.append(f"{key} {before} -> {now}: {', '.join(changed)}; set another length with -o KEY=VALUE")

@@ -2,11 +2,29 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import sys
 from pathlib import Path
 
 PACKAGES = ("ppcls_ext", "classification", "detection", "tools")
+
+
+class _SaysOnce(logging.Handler):
+    """Goes on where messages cannot be written: says so once, or not at all where the reader (head) has gone."""
+
+    _said = False
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 (logging's name)
+        """Takes an error that the writing of a message raised; called by ``logging``."""
+        error = sys.exc_info()[1]
+        if not isinstance(error, OSError):
+            super().handleError(record)
+        elif not (self._said or isinstance(error, BrokenPipeError)):
+            self._said = True
+            place = getattr(self, "baseFilename", "standard output")
+            with contextlib.suppress(OSError):  # The same disk, perhaps.
+                sys.stderr.write(f"error: {place}: {error.strerror}; messages are lost there\n")
 
 
 class _TerminalFormatter(logging.Formatter):
@@ -18,7 +36,7 @@ class _TerminalFormatter(logging.Formatter):
         return message if record.levelno <= logging.INFO else f"{record.levelname.lower()}: {message}"
 
 
-class _CurrentStandardOutput(logging.StreamHandler):
+class _CurrentStandardOutput(_SaysOnce, logging.StreamHandler):
     """Writes to whatever ``sys.stdout`` is now, because a progress bar and tests replace it while they run."""
 
     def __init__(self) -> None:
@@ -28,6 +46,10 @@ class _CurrentStandardOutput(logging.StreamHandler):
     def stream(self) -> object:
         """The present standard output."""
         return sys.stdout
+
+
+class _File(_SaysOnce, logging.FileHandler):
+    """Writes to a file."""
 
 
 def set_up_logging(quiet: bool = False) -> None:
@@ -51,7 +73,7 @@ def set_up_logging(quiet: bool = False) -> None:
 
 def log_to_file(file: Path) -> logging.Handler:
     """Sends the messages to ``file`` as well, with times; it is appended to until :func:`close_file`."""
-    writer = logging.FileHandler(file, encoding="utf-8", errors="backslashreplace")
+    writer = _File(file, encoding="utf-8", errors="backslashreplace")
     writer.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     for name in PACKAGES:
         logging.getLogger(name).addHandler(writer)
@@ -62,7 +84,8 @@ def close_file(writer: logging.Handler) -> None:
     """Ends what :func:`log_to_file` began."""
     for name in PACKAGES:
         logging.getLogger(name).removeHandler(writer)
-    writer.close()
+    with contextlib.suppress(OSError):  # It was said.
+        writer.close()
 
 
 def note_in_files(message: str) -> None:

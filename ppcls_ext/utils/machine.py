@@ -16,6 +16,13 @@ from typing import Any
 GIB = 1024**3
 # Limits of a container. psutil tells the whole machine's memory and cores, whatever the container may use of them.
 CGROUP = Path("/sys/fs/cgroup")
+# In version 2 and in version 1 of control groups: limit, memory in use, its parts and the beginning of their names.
+CGROUP_MEMORY = (
+    ("memory.max", "memory.current", "memory.stat", ""),
+    ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes", "memory/memory.stat", "total_"),
+)
+# A share of the cores: "150000 100000" is one core and a half.
+CGROUP_CORES = (("cpu.max",), ("cpu/cpu.cfs_quota_us", "cpu/cpu.cfs_period_us"))
 SHARED_MEMORY = Path("/dev/shm")
 # Packages whose version decides how fast something runs.
 MEASURED_PACKAGES = (
@@ -55,15 +62,20 @@ def read_machine() -> Machine:
     import psutil
 
     memory = psutil.virtual_memory()
-    try:
-        limit = int((CGROUP / "memory.max").read_text(encoding="ascii"))
-    except (OSError, ValueError):  # No container, or no limit ("max").
-        limit = memory.total
+    total, available = memory.total, memory.available
+    for most, used, parts, beginning in CGROUP_MEMORY:
+        with contextlib.suppress(OSError, ValueError):  # No container, or no limit ("max").
+            limit = int(_of_container(most))
+            total, available = min(total, limit), min(available, limit)
+            # Files that are kept in memory make way for whatever needs it.
+            sizes = dict(line.split() for line in _of_container(parts).splitlines())
+            cached = sum(int(sizes.get(f"{beginning}{part}_file", 0)) for part in ("active", "inactive"))
+            available = max(min(available, limit - int(_of_container(used)) + cached), 0)
     shared = psutil.disk_usage(str(SHARED_MEMORY)) if SHARED_MEMORY.is_dir() else None
     return Machine(
         cores=available_cores(),
-        memory=min(memory.total, limit),
-        memory_available=min(memory.available, limit),
+        memory=total,
+        memory_available=available,
         shared_memory=None if shared is None else shared.total,
         shared_memory_free=None if shared is None else shared.free,
     )
@@ -72,12 +84,16 @@ def read_machine() -> Machine:
 def available_cores() -> int:
     """Returns the number of cores that this process may use: a container may have fewer than the machine."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    try:
-        # A container may be given a share of the cores: "150000 100000" is one core and a half.
-        quota, period = (CGROUP / "cpu.max").read_text(encoding="ascii").split()
-        return max(1, min(cores, int(quota) // int(period)))
-    except (OSError, ValueError, ZeroDivisionError):
-        return cores
+    for files in CGROUP_CORES:
+        with contextlib.suppress(OSError, ValueError, ZeroDivisionError):  # No container, or no limit ("max").
+            quota, period = map(int, " ".join(map(_of_container, files)).split())
+            # Version 1 writes -1 for no limit.
+            cores = min(cores, max(1, quota // period)) if quota > 0 else cores
+    return cores
+
+
+def _of_container(file: str) -> str:
+    return (CGROUP / file).read_text(encoding="ascii")
 
 
 def processor_name() -> str:

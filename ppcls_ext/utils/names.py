@@ -67,7 +67,7 @@ def visible_folders(names: Sequence[str]) -> list[str]:
     """Returns the names of folders that are not left behind; of those that are and are not hidden each is said once."""
     for name in names:
         if is_left_behind(name) and not name.startswith("."):
-            _say_once(f"left out wherever they stand, as systems make them for themselves: folders named {name}")
+            _say_once(f"folders named {name} are skipped everywhere: the operating system makes them")
     return [name for name in names if not is_left_behind(name)]
 
 
@@ -97,12 +97,18 @@ def spellings(name: str) -> dict[str, str]:
     return found
 
 
+def user_path(path: str | os.PathLike[str]) -> Path:
+    """Returns a path as a person wrote it, with their home folder for ``~``; the ``~name`` of nobody stays as it is."""
+    return Path(os.path.expanduser(path))
+
+
 def meant_path(path: str | os.PathLike[str]) -> Path:
-    """Returns the file or folder that a person named, perhaps with back slashes or as an address; itself if none is."""
-    stated = os.fspath(path)
+    """Returns the file or folder that a person named, perhaps with back slashes, as an address or with ``~``; itself
+    if none is."""
+    stated = os.path.expanduser(path)
     found = next((spelt for spelt in spellings(stated) if os.path.exists(spelt)), stated)
     if found != stated:
-        _say_once(f"{shown_name(stated)} is taken for {shown_name(found)}")
+        _say_once(f"{shown_name(stated)} does not exist; reading {shown_name(found)}")
     return Path(found)
 
 
@@ -206,7 +212,7 @@ def match_names(root: Path, names: Sequence[str], what: str) -> list[str]:
             paths = folders.alike(parts)
             if len(paths) > 1:
                 near = " and ".join(paths[:3])
-                raise UserError(f"{what}: {name} is not in {root}, but {near} are: which one is meant?")
+                raise UserError(f"{what and f'{what}: '}{name} is not in {root}, but {near} are: which one is meant?")
             if paths:
                 found[name] = paths[0], how
                 if beginning is not None:

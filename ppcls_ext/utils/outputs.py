@@ -12,7 +12,7 @@ import contextlib
 import logging
 import os
 import stat
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -20,7 +20,7 @@ from ppcls_ext.utils.errors import UserError
 from ppcls_ext.utils.files import LOCK, sha256_of, write_json
 from ppcls_ext.utils.image_files import SUFFIXES
 from ppcls_ext.utils.machine import rank_from_environment
-from ppcls_ext.utils.names import folded_name, is_left_behind
+from ppcls_ext.utils.names import folded_name, is_left_behind, user_path
 
 if TYPE_CHECKING:
     from ppcls_ext.utils.config import Document
@@ -32,6 +32,8 @@ RECORD = ".outputs.sha256"
 PREPARED, EXPORTED, SAMPLES, PRUNED, CACHE = ".prepared", ".exported", ".samples", ".pruned", "CACHEDIR.TAG"
 # Keys of configurations that name places to write.
 OUTPUT_KEYS = ("output_dir", "save_inference_dir", "save_dir", "cache")
+# Files that a message names.
+MOST_NAMED = 3
 WEIGHT_SUFFIXES = (".pdparams", ".safetensors", ".pdopt")
 
 
@@ -42,17 +44,17 @@ class Kind(NamedTuple):
         words: what it is, for messages.
         marks: names of files; a folder with one of them is such a folder.
         text: what the mark must contain, where other software writes files of that name.
-        files: names of other files that are written directly in it.
-        whole: the tool replaces the folder; otherwise it adds files to it.
-        asked: even a folder of ours is replaced only with ``--overwrite``.
+        files: names of other files that are written in it, as patterns.
+        replaces_folder: the tool replaces the folder; otherwise it adds files to it.
+        needs_overwrite: even a folder of ours is replaced only with ``--overwrite``, and then with all that is in it.
     """
 
     words: str
     marks: tuple[str, ...]
     text: str = ""
     files: tuple[str, ...] = ()
-    whole: bool = False
-    asked: bool = False
+    replaces_folder: bool = False
+    needs_overwrite: bool = False
 
 
 KINDS = {
@@ -67,13 +69,18 @@ KINDS = {
                               "mistakes.png")),
     "check": Kind("the folder of a data check", ("check.json", "augmented.png"), files=("overview.png",)),
     "pictures": Kind("a folder of drawn pictures alone", ()),
-    "cache": Kind("a cache of exports", (CACHE,)),
-    "teacher": Kind("a cache of a teacher's outputs", ("cache.json",), whole=True),
-    "export": Kind("an export", ("inference.yml",), text="format_version:", whole=True),
-    "samples": Kind("a folder of samples", (SAMPLES,), whole=True),
-    "prepared": Kind("a prepared data set", (PREPARED,), whole=True, asked=True),
-    "exported": Kind("an exported data set", (EXPORTED,), whole=True, asked=True),
-    "pruning": Kind("a pruned model", (PRUNED,), whole=True, asked=True),
+    "cache": Kind("a cache of exports", (CACHE,), text="tools/benchmark.py"),
+    "teacher": Kind("a cache of a teacher's outputs", ("cache.json",), files=("[0-9]*.npy",), replaces_folder=True),
+    "export": Kind("an export", ("inference.yml",), text="format_version:",
+                   files=("inference.json", "inference.pdiparams", "inference*.onnx", "inference*.xml",
+                          "inference*.bin"), replaces_folder=True),
+    # A network is added to it; whatever lies there stays.
+    "extended export": Kind("an export", ("inference.yml",), text="format_version:"),
+    "samples": Kind("a folder of samples", (SAMPLES,), files=("*/[0-9][0-9][0-9][0-9][0-9][0-9]*.png",),
+                    replaces_folder=True),
+    "prepared": Kind("a prepared data set", (PREPARED,), replaces_folder=True, needs_overwrite=True),
+    "exported": Kind("an exported data set", (EXPORTED,), replaces_folder=True, needs_overwrite=True),
+    "pruning": Kind("a pruned model", (PRUNED,), replaces_folder=True, needs_overwrite=True),
 }  # fmt: skip
 
 
@@ -89,7 +96,7 @@ class Output(NamedTuple):
 def claim_outputs(
     outputs: Iterable[Output],
     reads: Iterable[str | os.PathLike[str]] = (),
-    walked: Iterable[str | os.PathLike[str]] = (),
+    searched: Iterable[str | os.PathLike[str]] = (),
     overwrite: bool = False,
 ) -> None:
     """Makes sure that a command may write its outputs; called before any work, it changes nothing if one is refused.
@@ -100,7 +107,7 @@ def claim_outputs(
     Args:
         outputs: what will be written.
         reads: files and folders that are read. An output that lies in such a folder may be new, or ours.
-        walked: folders in which whatever lies there is read. Pictures and folders are not written into them.
+        searched: folders in which whatever lies there is read. Pictures and folders are not written into them.
         overwrite: outputs may replace what is not ours.
 
     Raises:
@@ -112,7 +119,7 @@ def claim_outputs(
     wanted = [output for output in outputs if output.path is not None]
     if not wanted:
         return
-    inputs, records = _Inputs([*reads, *walked], list(walked)), _Records()
+    inputs, records = _Inputs([*reads, *searched], list(searched)), _Records()
     taken: dict[str, str] = {}
     aside: list[Path] = []
     for option, path, name in wanted:
@@ -127,20 +134,24 @@ def claim_outputs(
         if kind is None:
             if os.path.lexists(path) and not overwrite and not records.hold(path):
                 raise UserError(
-                    f"{shown}: exists and is not, or no longer, what a tool of this project wrote; choose another "
-                    "name, or replace it with --overwrite"
+                    f"{shown}: exists, and was not written by a tool of this project or was changed since; choose "
+                    "another name, or replace it with --overwrite"
                 )
         elif not _is_empty(path, kind):
-            if _is_of(path, kind):
-                if kind.asked and not overwrite:
-                    raise UserError(f"{shown}: is {kind.words} already; give --overwrite to replace it")
-            elif kind.whole and overwrite:
+            is_ours, reason = _is_of(path, kind), f"exists and is not {kind.words}"
+            if is_ours and kind.needs_overwrite and not overwrite:
+                raise UserError(f"{shown}: is {kind.words} already; give --overwrite to replace it")
+            if is_ours and kind.replaces_folder and not kind.needs_overwrite:
+                own = {file for name in (*kind.marks, *kind.files) for file in path.glob(name)}
+                foreign = [str(file.relative_to(path)) for file in records.foreign_in(path, own)]
+                names = ", ".join([*foreign[:MOST_NAMED], *(["..."] if len(foreign) > MOST_NAMED else [])])
+                is_ours, reason = not foreign, f"holds what its tool did not write ({names})"
+            if kind.replaces_folder and not is_ours and overwrite:
                 aside.append(path)
-            elif not overwrite and (kind.whole or not records.hold_all_of(path)):
-                what = "to keep it under another name" if kind.whole else "to write into it"
+            elif not (is_ours or overwrite) and (kind.replaces_folder or any(records.foreign_in(path))):
+                what = "to keep it under another name" if kind.replaces_folder else "to write into it"
                 raise UserError(
-                    f"{shown}: exists and is not {kind.words}; choose another folder, or give --overwrite {what}; "
-                    "nothing was written"
+                    f"{shown}: {reason}; choose another folder, or give --overwrite {what}; nothing was written"
                 )
     for path in aside:
         _set_aside(path)
@@ -179,13 +190,13 @@ def inputs_of(document: Document) -> tuple[list[Path], list[Path]]:
     was made from (``_BASE_``) are among them. The second list are the folders in which every picture is read.
     """
     texts = list(dict.fromkeys(_texts(document.data)))
-    roots = [Path(value).expanduser() for key, value in texts if key == "dataset_dir"]
-    walked = [Path(value).expanduser() for key, value in texts if key == "ImageFolder"]
+    roots = [user_path(value) for key, value in texts if key == "dataset_dir"]
+    searched = [user_path(value) for key, value in texts if key == "ImageFolder"]
     found = [document.path, *(Path(place.rpartition(":")[0]) for place in document.lines.values())]
     for _, value in texts:
-        path = Path(value).expanduser()
+        path = user_path(value)
         found += [path, *(root / path for root in roots), *(Path(f"{path}{suffix}") for suffix in WEIGHT_SUFFIXES)]
-    return [path for path in dict.fromkeys(found) if path.name and os.path.exists(path)], walked
+    return [path for path in dict.fromkeys(found) if path.name and os.path.exists(path)], searched
 
 
 def _texts(value: Any, key: str = "") -> Iterator[tuple[str, str]]:
@@ -220,8 +231,8 @@ def _lies_in(place: str, folder: str) -> bool:
 class _Inputs:
     """What is read, by place and by number on the disk (which hard links share)."""
 
-    def __init__(self, reads: Sequence[str | os.PathLike[str]], walked: Sequence[str | os.PathLike[str]]) -> None:
-        self._walked = {_key(folder): folder for folder in walked}
+    def __init__(self, reads: Sequence[str | os.PathLike[str]], searched: Sequence[str | os.PathLike[str]]) -> None:
+        self._searched = {_key(folder): folder for folder in searched}
         self._folders: dict[str, Any] = {}
         self._places: dict[str, Any] = {}
         self._numbers: dict[tuple[int, int], Any] = {}
@@ -257,7 +268,7 @@ class _Inputs:
         if kind is None and path.exists() and not records.hold(path):
             folders = [name for folder, name in self._folders.items() if _lies_in(place, folder)]
             reasons["is a file in {}, which this command reads; choose another place to write"] = folders
-        elif kind is not None and kind.whole:
+        elif kind is not None and kind.replaces_folder:
             inner = [name for read, name in [*self._places.items(), *self._folders.items()] if _lies_in(read, place)]
             reasons["would be replaced, and {}, which this command reads, lies in it; choose another folder"] = inner
         elif kind is not None and not _is_of(path, kind):
@@ -267,7 +278,7 @@ class _Inputs:
             reasons[
                 "lies in {}, where everything is read, so that the next command would take it for data; choose a place "
                 "outside"
-            ] = [name for folder, name in self._walked.items() if _lies_in(place, folder)]
+            ] = [name for folder, name in self._searched.items() if _lies_in(place, folder)]
         for reason, names in reasons.items():
             for name in names:
                 raise UserError(f"{shown}: {reason.format(name)}")
@@ -289,19 +300,19 @@ class _Records:
             self._answers[place] = bool(sums) and ordinary and sha256_of(place) in sums
         return self._answers[place]
 
-    def hold_all_of(self, folder: Path) -> bool:
-        """Tells whether nothing but outputs of ours lies in a folder, hidden files and those of the system aside."""
-        for entry in folder.iterdir():
+    def foreign_in(self, folder: Path, own: Collection[Path] = ()) -> Iterator[Path]:
+        """Gives what lies in a folder and is no output of ours, hidden files and those of the system aside.
+
+        If the folder is to be replaced, ``own`` are the files of its kind, and results of other kinds are foreign too.
+        """
+        for entry in sorted(folder.iterdir()):
             if is_left_behind(entry.name):
                 continue
-            if entry.is_symlink():
-                return False
-            if entry.is_dir():
-                if not any(_is_of(entry, kind) for kind in KINDS.values()) and not self.hold_all_of(entry):
-                    return False
-            elif not self.hold(entry):
-                return False
-        return True
+            if entry.is_dir() and not entry.is_symlink():
+                if own or not any(_is_of(entry, kind) for kind in KINDS.values()):
+                    yield from self.foreign_in(entry, own)
+            elif entry not in own and not self.hold(entry):
+                yield entry
 
     def _sums(self, base: Path, name: str) -> set[str]:
         if base not in self._records:
@@ -333,7 +344,7 @@ def _is_empty(folder: Path, kind: Kind) -> bool:
     """Tells whether there is nothing that could be lost: hidden files count only where the folder is replaced."""
     if not folder.is_dir():
         return True
-    return not any(kind.whole or not is_left_behind(entry.name) for entry in folder.iterdir())
+    return not any(kind.replaces_folder or not is_left_behind(entry.name) for entry in folder.iterdir())
 
 
 def _is_of(folder: Path, kind: Kind) -> bool:
@@ -346,10 +357,10 @@ def _is_of(folder: Path, kind: Kind) -> bool:
 
 
 def _set_aside(folder: Path) -> None:
-    """Gives a folder that is not ours another name."""
+    """Gives a folder that is not, or not only, ours another name."""
     place = Path(os.path.abspath(folder))
     kept, number = place.with_name(f"{place.name}_before"), 2
     while os.path.lexists(kept):
         kept, number = place.with_name(f"{place.name}_before_{number}"), number + 1
     os.rename(place, kept)
-    logger.warning("%s: was not written by a tool of this project; kept as %s", folder, kept)
+    logger.warning("%s: holds what no tool of this project wrote; kept as %s", folder, kept)

@@ -114,18 +114,19 @@ def draw_loss_curves(history: History, path: str | Path, title: str) -> None:
     _draw_panels(panels, path, title, _last_epoch(history), from_zero=False)
 
 
-def draw_detection_curves(history: History, path: str | Path, title: str) -> None:
+def draw_detection_curves(history: History, path: str | Path, title: str, averaged: bool = False) -> None:
     """Draws a detector's losses, AP and AP50, learning rate and training speed by epoch.
 
     Args:
         history: records with ``epoch``, ``lr``, ``train`` (``loss`` and its parts, whose names begin with ``loss_``;
-            ``images_per_second``) and, where evaluated, ``eval`` and ``ema`` (``AP``, ``AP50``, between 0 and 1).
-            Metrics may be missing or None.
+            ``images_per_second``) and, where evaluated, ``eval`` (``AP``, ``AP50``, between 0 and 1). Metrics may be
+            missing or None.
+        averaged: the averaged weights were evaluated.
     """
+    label = "evaluation, EMA" if averaged else "evaluation"
     precision = [
-        _line(history, part, name, f"{name}, {label}", color=COLOURS[label], linestyle=linestyle)
+        _line(history, "eval", name, f"{name}, {label}", color=COLOURS[label], linestyle=linestyle)
         for name, linestyle in (("AP50", "--"), ("AP", "-"))
-        for part, label in (("eval", "evaluation"), ("ema", "evaluation, EMA"))
     ]
     losses = "training loss and its parts", "epoch", _losses(history, "black"), None
     panels = [losses, ("average precision", "epoch", precision, 1), _rate(history), _speed(history)]
@@ -137,8 +138,9 @@ def draw_run_comparison(
 ) -> None:
     """Draws two metrics of several runs by epoch, and by the time that was spent on training.
 
-    The metrics of the EMA weights (``ema``) are drawn, or those of the plain ones (``eval``) where a run has no
-    others. The time is the sum of ``train.seconds`` up to the epoch, without evaluation.
+    Of a classifier's run that averaged its weights the metrics of these (``ema``) are drawn, else what was evaluated
+    (``eval``): of a detector that averages, its averaged weights. The time is the sum of ``train.seconds`` up to the
+    epoch, without evaluation.
 
     Args:
         rows: label -> the records of its runs (seeds), which have one colour.
@@ -167,6 +169,11 @@ def draw_run_comparison(
                 label = ""  # One name in the legend for all seeds.
         panels += [(name, "epoch", by_epoch, 1), (name, f"{unit} of training", by_time, 1)]
     _draw_panels(panels, path, title)
+
+
+def _in_legend(text: str) -> str:
+    """Returns a name that matplotlib shows in a legend: what begins with an underscore it leaves out."""
+    return f" {text}" if text.startswith("_") else text
 
 
 def _line(history: History, part: str, name: str, label: str, scale: float = 1.0, **style: Any) -> Line:
@@ -216,7 +223,7 @@ def _draw_panels(
         for line in lines:
             # Few epochs are points, which a thin line alone would hardly show.
             style = {"marker": "o" if len(line.xs) < FEW_EPOCHS else None, "markersize": 3, **line.style}
-            (drawn,) = axes.plot(line.xs, line.ys, label=line.label or None, clip_on=most is None, **style)
+            (drawn,) = axes.plot(line.xs, line.ys, label=_in_legend(line.label) or None, clip_on=most is None, **style)
             if line.label:
                 named[line.label] = drawn
             if line.deviations:
@@ -375,7 +382,7 @@ def draw_precision_recall(metrics: Any, path: str | Path, title: str) -> None:
     for number, row in sorted(curves, key=lambda curve: -curve[1]["AP50"]):
         colour = _on_paper(number) if named else "0.75"
         name, best = _cut(drawable(row["name"], number, in_chart=True)), row["best_threshold"]
-        label = f"{name}  {row['AP50']:.3f}" if named else None
+        label = _in_legend(f"{name}  {row['AP50']:.3f}") if named else None
         draw(metrics.precision[row["name"]], color=colour, linewidth=1.4, label=label)
         if best and named:
             axes.plot(best["recall"], best["precision"], "o", color=colour, markersize=5)

@@ -7,7 +7,6 @@ beside it; ``<!-- results: QUESTION, by class -->`` has the AP of each class.
 from __future__ import annotations
 
 import hashlib
-import json
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -16,10 +15,10 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import Field, ValidationError
 
 from ppcls_ext.utils.errors import UserError
+from ppcls_ext.utils.files import read_mapping
 from ppcls_ext.utils.history import read_history
 from ppcls_ext.utils.schema import Count, CountOrZero, NotNegative, Positive, Section, explain
 from ppcls_ext.utils.tables import markdown_table
-from ppcls_ext.utils.texts import read_text
 
 if TYPE_CHECKING:
     import pandas
@@ -62,7 +61,8 @@ class Training(Section):
 
 
 class Epoch(Section):
-    """An epoch as in ``log.jsonl``, with the metrics of the plain (``eval``) and of the averaged weights (``ema``)."""
+    """An epoch as in ``log.jsonl``: of classifiers with the metrics of the plain (``eval``) and of the averaged weights
+    (``ema``); a detector that averages evaluates its averaged weights alone (``eval``)."""
 
     epoch: Count
     train: Training
@@ -134,7 +134,7 @@ def result_of_run(folder: Path, row: str | None, facts: Mapping[str, Any], laten
     Raises:
         UserError: its report is damaged.
     """
-    report = _read_json(folder / "report.json")
+    report = read_mapping(folder / "report.json")
     source, configuration = report.get("source") or {}, Path(str(report.get("config"))).stem
     changed, processes = " and changes" if source.get("changed") else "", report.get("processes") or 1
     history = read_history(folder)
@@ -165,7 +165,7 @@ def read_latency(file: Path, folder: Path) -> dict[str, Any]:
         UserError: ``file`` is not what ``tools/benchmark.py detection`` writes, none of its exports lies in the folder,
             or two have one precision.
     """
-    content, found = _read_json(file), {}
+    content, found = read_mapping(file), {}
     try:
         measured = content["detection"]
         for export, row in measured["models"].items():
@@ -179,18 +179,6 @@ def read_latency(file: Path, folder: Path) -> dict[str, Any]:
     if not found:
         raise UserError(f"{file}: none of its exports lies in {folder}; it has {', '.join(measured['models'])}")
     return found
-
-
-def _read_json(file: Path) -> dict[str, Any]:
-    if not file.is_file():
-        raise UserError(f"{file}: no such file")
-    try:
-        values = json.loads(read_text(file))
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"{file}: damaged, it is no JSON ({error})") from error
-    if not isinstance(values, dict):
-        raise UserError(f"{file}: damaged, must hold a mapping, not a {type(values).__name__}")
-    return values
 
 
 def _checked(file: Path, values: dict[str, Any]) -> Result:
@@ -207,7 +195,7 @@ def _checked(file: Path, values: dict[str, Any]) -> Result:
 
 def read_result(file: Path) -> Result:
     """Reads a results file; a UserError of one line if it is damaged or something else."""
-    return _checked(file, _read_json(file))
+    return _checked(file, read_mapping(file))
 
 
 def read_question(folder: Path) -> dict[Path, Result]:
@@ -259,12 +247,14 @@ def results_table(results: Results, by_class: bool = False) -> str:
 
     ``results`` may stand beside each other; for ``by_class`` see :func:`figures_of_runs`.
     """
+    costs = {} if by_class else COSTS
     rows, every = figures_of_runs(results, by_class).groupby(level=0, sort=False), list(results.values())
     means, deviations = rows.mean(), rows.std()
 
     def cell(row: str, head: str) -> str:
-        factor, decimals = (100, 2) if head.endswith("%") else (1, COSTS.get(head, 1 if head.endswith(", ms") else 3))
-        numbers = [means.at[row, head]] + ([] if head in COSTS else [deviations.at[row, head]])
+        is_share, is_time = (not by_class and head.endswith(unit) for unit in ("%", ", ms"))
+        factor, decimals = (100, 2) if is_share else (1, costs.get(head, 1 if is_time else 3))
+        numbers = [means.at[row, head]] + ([] if head in costs else [deviations.at[row, head]])
         return " ± ".join(f"{factor * number:.{decimals}f}" for number in numbers if number == number) or "-"
 
     lines = [["AP by class" if by_class else "", "seeds", *means]]

@@ -208,7 +208,8 @@ def _unknown_encoding(data: bytes, name: str, declared: str | None, unclear: boo
 def _note_guess(name: str, encoding: str, words: str) -> None:
     files = _guesses.setdefault(encoding, set())
     if not files:
-        logger.warning("%s %s, as others like it will be; --encoding states another", shown_name(name), words)
+        rest = "other such files are read the same way. If that is wrong, name the encoding with --encoding"
+        logger.warning("%s %s; %s", shown_name(name), words, rest)
     files.add(name)
 
 

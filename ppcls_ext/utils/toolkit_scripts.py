@@ -51,7 +51,7 @@ def run_script(toolkit: Toolkit, arguments: Sequence[str]) -> int:
     sys.argv = list(arguments)
     try:
         toolkit.register()
-        runpy.run_path(str(script), run_name="__main__")
+        runpy.run_path(str(script.resolve()), run_name="__main__")
     except (ImportError, AttributeError) as error:
         fault = import_fault(error, checkout)
         if fault is None:

@@ -143,7 +143,6 @@ class Subject:
         starts: seconds from the start of the process to the end of the first run, for each start.
         peak_bytes: largest resident memory of the process, None where the system does not tell.
         cores_while_waiting: the part of a core that the process used while others worked, one value a turn.
-        restarts: how often the process was ended for want of memory.
     """
 
     title: str
@@ -156,7 +155,6 @@ class Subject:
     starts: list[float] = field(default_factory=list)
     peak_bytes: int | None = None
     cores_while_waiting: list[float] = field(default_factory=list)
-    restarts: int = 0
 
     def statistics(self) -> dict[str, float]:
         """Returns median, 90th percentile, minimum and mean of the runs in ms; ``UserError`` if it failed."""
@@ -212,11 +210,7 @@ def measure_interleaved(
                 except UserError as error:
                     subject.failure = " ".join(str(error).split())
                     logger.warning("%s: %s", subject.title, subject.failure)
-                available = read_machine().memory_available
-                is_short = available is not None and available < RESERVED_MEMORY
-                if is_short and subject.failure is None:
-                    subject.restarts += 1
-                if is_short or subject.failure is not None:
+                if subject.failure is not None or read_machine().memory_available < RESERVED_MEMORY:
                     processes.pop(id(subject)).close()
     finally:
         for process in processes.values():

@@ -18,6 +18,7 @@ import yaml
 
 from ppcls_ext.utils.errors import UserError, suggestion
 from ppcls_ext.utils.files import atomic_path, sha256_of
+from ppcls_ext.utils.names import user_path
 from ppcls_ext.weights.pickles import bfloat16_to_float32, read_pickle, shown
 
 SUFFIXES = (".pdparams", ".safetensors")
@@ -45,7 +46,7 @@ def find_weights(path: str | os.PathLike[str]) -> Path:
     Raises:
         UserError: there is no such file, or the folder is not a checkpoint.
     """
-    given = Path(path)
+    given = user_path(path)
     if given.is_dir():
         return _file_of_checkpoint(given)
     if given.is_file():
@@ -181,7 +182,7 @@ def write_weights(
 
     Args:
         path: ends in ``.pdparams`` (``paddle.load`` reads it) or ``.safetensors``.
-        weights: numpy arrays or Paddle tensors by name.
+        weights: numpy arrays or Paddle tensors by name; bfloat16 (uint16) is widened in a ``.safetensors``.
         metadata: texts about the weights; ``.safetensors`` keeps them, ``.pdparams`` has no room for them.
 
     Raises:
@@ -197,6 +198,7 @@ def write_weights(
         if file.suffix == ".safetensors":
             from safetensors.numpy import save_file
 
+            arrays = {name: widened(array) for name, array in arrays.items()}
             save_file(arrays, temporary, metadata=dict(metadata) if metadata else None)
         else:
             # paddle.load makes tensors of the entries that this table lists.

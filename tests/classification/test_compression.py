@@ -101,7 +101,12 @@ def test_accuracy_counts_the_images_that_can_be_read(folder_config, tmp_path: Pa
     def always_light(images: list[bytes], **_: int) -> list[SimpleNamespace]:
         return [SimpleNamespace(error=None, class_ids=[1]) for _ in images]
 
+    always_light.classes = ["dark", "light"]
     assert evaluation.score(always_light) == 0.5
+    always_light.classes = ["dog", "cat"]
+    with pytest.raises(UserError, match="and the export name different classes: label 0 is 'dark' and 'dog'"):
+        evaluation.score(always_light)
+    always_light.classes = None
     for file in (tmp_path / "dark").iterdir():
         file.unlink()
     assert evaluation.score(always_light) == 1.0

@@ -11,6 +11,7 @@ import yaml
 
 from classification.config import check_config, load_config
 from ppcls_ext.utils.errors import ConfigError, UserError
+from ppcls_ext.utils.outputs import inputs_of
 from tests.support.runs import small_config, write_config
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -115,7 +116,7 @@ def test_all_mistakes_of_a_file_come_at_once():
 def test_the_warm_up_is_a_share_of_the_epochs_unless_it_is_stated(change, warm_up):
     config = load_config(RECIPE, change)
     assert config.optimizer.schedule.warmup_epoch == config.document.data["Optimizer"]["lr"]["warmup_epoch"] == warm_up
-    expected = f"Global.epochs 300 -> {config.run.epochs}: Optimizer.lr.warmup_epoch 20 -> {warm_up:g}; -o KEY=VALUE"
+    expected = f"Global.epochs 300 -> {config.run.epochs}: Optimizer.lr.warmup_epoch 20 -> {warm_up:g}; set another"
     assert (warm_up in (20, 3)) or config.document.notes[0].startswith(expected)
 
 
@@ -195,6 +196,13 @@ def test_a_key_that_takes_text_takes_the_whole_text_as_it_stands(tmp_path, text)
     assert config.arch.pretrained == (False if text == "yes" else text)
     # What is written into the folder of the run says the same.
     assert yaml.safe_load(config.to_yaml())["Global"]["output_dir"] == text
+
+
+def test_a_tilde_is_the_home_folder(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    config = load_config(RECIPE, ["Global.output_dir=~/runs", "Global.pretrained_model=~nobody of that name/best"])
+    assert config.output_dir == tmp_path / "runs"
+    assert RECIPE in inputs_of(config.document)[0]
 
 
 def test_null_quotes_and_other_types(tmp_path):

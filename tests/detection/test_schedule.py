@@ -46,7 +46,7 @@ def test_lengths_of_a_base_follow_the_epochs_of_the_file_above_it(tmp_path: Path
     assert lengths(config.data) == (11, 500, 3)
     assert config.document.notes == [
         "epoch 36 -> 9: LearningRate.schedulers[0].max_epochs 43 -> 11, LearningRate.schedulers[1].steps 2000 -> 500; "
-        "-o KEY=VALUE states another length"
+        "set another length with -o KEY=VALUE"
     ]
 
 

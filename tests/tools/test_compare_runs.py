@@ -65,7 +65,7 @@ def result(row: str, seed: int, ap: float | None, **changes: Any) -> dict[str, A
         "row": row, "kind": "detector", "configuration": "mini", "seed": seed, "epochs": 24, "batch_size": 8,
         "input_size": [256, 256], "evaluation": part, "training": part, "evaluation_version": 1,
         "machine": "Some CPU, cores: 2, threads: 1", "paddle": "3.2.2", "commit": None, "parameters": 11_650_000,
-        "multiply_adds": 2_190_400_000, "weights": "EMA", "final": figures, "per_class": {"cube": ap, "a|b": 0.5},
+        "multiply_adds": 2_190_400_000, "weights": "EMA", "final": figures, "per_class": {"cube": ap, "a|b, %": 0.5},
         "latency": {}, "history": [{"epoch": 24, "train": training, "eval": figures}], **changes,
     }  # fmt: skip
 
@@ -102,7 +102,7 @@ def test_tables_of_a_page_are_written_from_results_files_and_nothing_else(page: 
 
 {line}"""
     second = f"""\
-| AP by class | seeds | cube | a\\|b |
+| AP by class | seeds | cube | a\\|b, % |
 | --- | ---: | ---: | ---: |
 | 10 %, masked | 2 | 0.500 ± 0.354 | 0.500 ± 0.000 |
 | 100 % | 1 | 0.500 | 0.500 |
@@ -155,7 +155,7 @@ def test_a_data_set_may_have_another_name_elsewhere(page: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ('{"row": "a", "ki', "10.json: damaged, it is no JSON"),
+        ('{"row": "a", "ki', "10.json: damaged ("),
         ("{}", "10.json: no results file, or damaged: missing argument 'row'"),
         (json.dumps(result("a", 0, float("nan"))), "10.json: no results file, or damaged: final.AP must be a finite"),
         (json.dumps(result("a", 0, 0.5, final={"top1": 0.5})), "10.json: damaged: final lacks AP"),

@@ -61,6 +61,14 @@ def test_versions_that_the_design_refuses(examine: Any, package: str, version: s
     assert report["can_train"] == (package == "pandas")
 
 
+def test_two_packages_that_write_the_same_files_are_told(examine: Any) -> None:
+    report = examine(opencv_python="4.11.0.86")
+    text = doctor.report_text(report)
+    assert report["can_train"] and "DOUBLED" in text
+    assert "opencv-python-headless and opencv-python write the same files: keep one of them" in text
+    assert "mend: python -m pip uninstall opencv-python; python -m pip install --no-deps --force-reinstall ope" in text
+
+
 def test_only_what_training_needs_decides_whether_it_can_train(examine: Any) -> None:
     report = examine(onnx=None, memory=GIB // 16)
     text = doctor.report_text(report)

@@ -71,6 +71,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (best / "state.json").write_text("{}")
     write_run(root / "runs" / "one", [(0.1, 0.2)])
     (root / "runs" / "one" / "report.json").write_text("{}")
+    write_pictures(root / "runs" / "one", "curves.png")
     for number in range(3):
         write_image(root / "raw" / "Images" / f"{number}.png", seed=number)
         write_voc(root / "raw" / "Annotations" / f"{number}.xml", corners("cube", 5, 6, 25, 36))
@@ -105,7 +106,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ("check_data.py", "-c folder.yaml --output classes/two", INSIDE),
         ("prepare_data.py", "imagefolder raw --classes cube --output raw/new", INSIDE),
         ("prepare_data.py", "cifar100 all.tar.gz --every 2 --output all_link.tar.gz --overwrite", READ),
-        ("compare_runs.py", "runs/one --output runs/one/log.jsonl --overwrite", READ),
+        ("compare_runs.py", "runs/one --output runs/one/curves.png --overwrite", "is a file in"),
         ("convert_weights.py", "weights weights.safetensors --model EConvNeXt_mini --from ours --overwrite", READ),
         ("model_card.py", "--model EConvNeXt_mini", FOREIGN),
         ("profile_model.py", "--model EConvNeXt_mini --output notes.md", "notes.csv: exists"),
@@ -160,6 +161,30 @@ def test_a_run_may_begin_where_only_other_results_of_ours_lie(tmp_path: Path) ->
     (run / "notes.txt").write_text("mine")
     with pytest.raises(UserError, match="exists and is not the folder of a run"):
         claim_outputs([Output("Global.output_dir", run, "run")])
+
+
+def test_what_a_person_put_into_a_folder_of_ours_is_not_lost(tmp_path: Path) -> None:
+    written = {"export": ("inference.yml", "inference_int8.onnx"), "samples": (".samples", "cat/000012.png")}
+    for kind, files in written.items():
+        folder = tmp_path / kind
+        for name in (*files, "figures.json", ".DS_Store"):
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            (folder / name).write_text("format_version: 2\n")
+        record_outputs([folder / "figures.json"])
+        outputs = [Output("--output", folder, kind)]
+        claim_outputs(outputs)
+        (folder / "frames").mkdir()
+        (folder / "frames" / "1.png").write_text("mine")
+        if kind == "export":
+            claim_outputs([Output("--output", folder, "extended export")])
+        with pytest.raises(UserError, match=r"holds what its tool did not write \(frames/1\.png\); choose another"):
+            claim_outputs(outputs)
+        claim_outputs(outputs, overwrite=True)
+        assert (tmp_path / f"{kind}_before" / "frames" / "1.png").read_text() == "mine" and not folder.exists()
+    (tmp_path / "target").mkdir()
+    (tmp_path / "target" / "CACHEDIR.TAG").write_text("Signature: 8a477f597d28d172789f06886806bc55\n# of cargo\n")
+    with pytest.raises(UserError, match="is not a cache of exports"):
+        claim_outputs([Output("--cache", tmp_path / "target", "cache")])
 
 
 def test_a_run_is_continued_with_the_configuration_that_it_wrote(tmp_path: Path) -> None:

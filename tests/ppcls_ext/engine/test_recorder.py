@@ -16,6 +16,7 @@ import pytest
 from ppcls_ext.engine.checkpoint import Checkpoint, write_checkpoint
 from ppcls_ext.engine.recorder import RunFolder
 from ppcls_ext.utils.errors import UserError
+from ppcls_ext.utils.history import read_history
 
 ROOT = Path(__file__).resolve().parents[3]
 HOLD = """
@@ -48,7 +49,7 @@ def save(folder: RunFolder, epoch: int) -> None:
 
 
 def records(folder: RunFolder) -> list[dict]:
-    return [json.loads(line) for line in (folder.path / "log.jsonl").read_text(encoding="utf-8").splitlines()]
+    return [json.loads(line) for line in open(folder.path / "log.jsonl", encoding="utf-8")]
 
 
 def content(folder: Path) -> dict[str, tuple[bytes, int]]:
@@ -125,7 +126,7 @@ def fill_log(folder: RunFolder) -> None:
     for epoch in (1, 2, 3):
         for step in (10, 20):
             folder.log("step", epoch=epoch, step=step, loss=0.5)
-        folder.log("epoch", epoch=epoch, note="für")
+        folder.log("epoch", epoch=epoch, note="für\u2028alle\x85")
     folder.close()
 
 
@@ -159,4 +160,4 @@ def test_a_line_that_a_crash_tore_is_dropped(open_folder, torn):
         stream.write(torn)
     folder = open_folder()
     folder.open_log(3, 0)
-    assert len(records(folder)) == 9
+    assert (len(records(folder)), len(read_history(folder.path))) == (9, 3)

@@ -75,6 +75,18 @@ def test_a_folder_is_replaced_whole(tmp_path):
     assert os.listdir(target.parent) == ["epoch_0001"]
 
 
+def test_a_link_stays_and_what_it_leads_to_is_replaced(tmp_path):
+    for name in ("big/sonar", "here"):
+        (tmp_path / name).mkdir(parents=True)
+    (tmp_path / "here" / "sonar").symlink_to("../big/sonar")
+    (tmp_path / "here" / "report.txt").symlink_to("../big/report.txt")
+    with atomic_folder(tmp_path / "here" / "sonar") as temporary:
+        fill(temporary, "new")
+    write_text(tmp_path / "here" / "report.txt", "new")
+    assert all(path.is_symlink() for path in (tmp_path / "here").iterdir())
+    assert contents(tmp_path / "big") == {"sonar/a": "new", "sonar/below/b": "new", "report.txt": "new"}
+
+
 @pytest.mark.parametrize("step", ["body", "fsync", "rename of the new", "rename of the old"])
 @pytest.mark.parametrize("older", [True, False])
 def test_a_failure_in_the_middle_leaves_the_old_folder(tmp_path, monkeypatch, step, older):

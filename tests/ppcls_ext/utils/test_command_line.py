@@ -65,7 +65,7 @@ def test_a_missing_package_is_one_line_and_a_missing_part_of_ours_a_traceback(ca
         importlib.import_module("no_such_package.part")
 
     assert leave(main) == 2
-    assert capsys.readouterr().err.startswith("error: package no_such_package is missing: run make setup")
+    assert capsys.readouterr().err.startswith("error: package no_such_package is missing: install it")
     with pytest.raises(ModuleNotFoundError):
         run(lambda: importlib.import_module("ppcls_ext.no_such_part"))
 
@@ -77,7 +77,7 @@ def test_tools_say_so_where_no_package_is_installed():
         command = [sys.executable, "-S", str(TOOLS / arguments[0]), *arguments[1:]]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         assert done.returncode == 2
-        assert re.fullmatch(r"error: package \w+ is missing: run make setup and use \.venv/bin/python.*\n", done.stderr)
+        assert re.fullmatch(r"error: package \w+ is missing: install it \(in a checkout: make setup\)\n", done.stderr)
 
 
 def test_our_own_mistakes_keep_their_traceback():
@@ -111,6 +111,28 @@ run(main)
         assert done.stderr == b""
         assert b"\\u6d77\\u53c2 caf\\xe9 \\xb2" in done.stdout
     assert "海胆 \\udcba" in (tmp_path / "run.log").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("speech", ["logger.info('line')", "print('line')"])
+def test_a_reader_that_goes_away_is_no_error(speech):
+    code = f"""
+import logging
+from ppcls_ext.utils.command_line import run
+from ppcls_ext.utils.log import set_up_logging
+logger = logging.getLogger("tools")
+def main():
+    set_up_logging()
+    for _ in range(10000):
+        {speech}
+run(main)
+"""
+    talker = subprocess.Popen(
+        [sys.executable, "-c", code], cwd=TOOLS.parent, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    talker.stdout.readline()
+    talker.stdout.close()
+    assert (talker.stderr.read(), talker.wait()) == (b"", 0)
+    talker.stderr.close()
 
 
 def test_overrides_gather_and_the_encoding_of_texts_is_stated_for_all(monkeypatch, capsys):

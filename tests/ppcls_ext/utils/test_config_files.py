@@ -61,9 +61,11 @@ def test_each_key_knows_its_line(write):
     [
         ("A: 1\nB: 2\nA: 3\n", ":3: the key 'A' stands twice in the same section"),
         ("A: *nowhere\n", ":1: is not valid YAML: found undefined alias"),
-
+        ("A: 1\nB: !!bool perhaps\n", ":2: is not valid YAML: 'perhaps' does not fit its tag !!bool"),
+        ("A: !!timestamp soon\n", ":1: is not valid YAML: 'soon' does not fit its tag !!timestamp"),
+        ("A: !!int ''\n", ":1: is not valid YAML: '' does not fit its tag !!int"),
+        (f"A: {'[' * 2000}{']' * 2000}\n", "is not valid YAML: maximum recursion depth exceeded"),
         ("A: &a\n  b: *a\n", "is not valid YAML: an anchor stands inside itself"),
-
         ("", "must hold a mapping of sections"),
     ],
 )
@@ -123,6 +125,8 @@ def test_overrides(write, change, key, value):
         ("Global.epochs", "must have the form KEY.SUB=VALUE"),
         ("Global.epochs=[1", "'[1' is not a YAML value; if a text is meant, quote it: -o 'Global.epochs=\"[1\"'"),
         ("Global.epochs.deeper=1", "'Global.epochs' holds the value 3 and has no keys below it"),
+        ("Global.epochs=!!bool perhaps", "'!!bool perhaps' is not a YAML value"),
+        ("DataLoader.Train.ops.²=1", "'²' is not one of its entries 0 to 1"),
         ("DataLoader.Train.ops[2].Resize.size=1", "'2' is not one of its entries 0 to 1"),
     ],
 )

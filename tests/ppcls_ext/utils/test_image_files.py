@@ -26,6 +26,7 @@ def test_finds_each_image_once_in_order_or_names_the_input(tree):
         (["b", "odd.data", "a/1.png", "a"], ["b/deep/3.jpeg", "odd.data", "a/1.png", "a/2.JPG"]),
         (["[x]"], ["[x]/5.png"]),
         (["a/*"], ["a/1.png", "a/2.JPG"]),
+        (["a\\*.png"], ["a/1.png"]),
         (["frames"], ["frames/3 b.png", "frames/10/1.png", "frames/f2.png", "frames/f10.png"]),
     ):
         assert [str(path) for path in find_images(inputs)] == expected

@@ -11,7 +11,7 @@ import pytest
 
 from ppcls_ext.utils.errors import UserError
 from ppcls_ext.utils.image_files import find_images, images_in
-from ppcls_ext.utils.names import match_names, meant_path
+from ppcls_ext.utils.names import match_names, meant_path, user_path
 
 FILES = ("train/cat/a b.jpg", "train/cat/Big.JPG", "train/dog/café.png", "val/1.jpg", "海参/1.png", "50%25.jpg")
 
@@ -69,6 +69,8 @@ def test_a_name_that_fits_several_files_is_refused(root):
     (root / "train/cat/BIG.jpg").write_bytes(b"x")
     with pytest.raises(UserError, match=r"list\.txt: train/cat/big\.jpg is not in .*BIG\.jpg and .*Big\.JPG are"):
         match_names(root, ["train/cat/big.jpg"], "list.txt")
+    with pytest.raises(UserError, match="^train/cat/big.jpg is not in"):
+        match_names(root, ["train/cat/big.jpg"], "")
 
 
 def test_no_name_takes_the_file_of_another_one(root):
@@ -91,12 +93,15 @@ def test_names_in_bytes_of_gbk(root, log):
     assert match_names(root, ["扇贝\\1.jpg"], "list.txt") == [f"{name}/1.jpg"]
 
 
-def test_paths_of_configurations_and_options(root, log):
+def test_paths_of_configurations_and_options(root, log, monkeypatch):
     stated = str(root).replace("/", "\\")
     assert meant_path(f"{stated}\\val") == root / "val"
     assert meant_path(f"file://{root}/train/cat/a%20b.jpg") == root / "train/cat/a b.jpg"
-    assert "is taken for" in log.text
+    assert "does not exist; reading" in log.text
     assert meant_path("no\\where") == Path("no\\where")
+    monkeypatch.setenv("HOME", str(root))
+    assert (meant_path("~/val"), user_path("~/new")) == (root / "val", root / "new")
+    assert user_path("~nobody of that name/best") == Path("~nobody of that name/best")
 
 
 def test_what_systems_leave_behind_is_nobodys_data(tmp_path, monkeypatch):

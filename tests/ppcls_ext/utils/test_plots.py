@@ -46,15 +46,13 @@ def test_all_four_panels_show_what_was_measured(tmp_path):
     assert min(loss, top1, rate) > 100 and top5 == 0
 
 
-def detector_record(epoch: int, evaluated: bool = True, averaged: bool = True, seconds: bool = True) -> dict:
+def detector_record(epoch: int, evaluated: bool = True, seconds: bool = True) -> dict:
     train = {"loss": 3.0 / epoch, "loss_cls": 1.5 / epoch, "loss_iou": 0.9 / epoch, "loss_dfl": 0.6 / epoch}
     if seconds:
         train |= {"seconds": 90.0, "images_per_second": 4.0 + 0.1 * epoch}
     result = {"epoch": epoch, "lr": 1e-3 / epoch, "train": train}
     if evaluated:
         result["eval"] = {"AP": 0.5 - 0.4 / epoch, "AP50": 0.8 - 0.5 / epoch}
-        if averaged:
-            result["ema"] = {"AP": 0.55 - 0.4 / epoch, "AP50": 0.85 - 0.5 / epoch}
     return result
 
 
@@ -78,7 +76,7 @@ def test_runs_are_compared_by_epoch_and_by_minutes(tmp_path):
     both = panels(drawn(file))
     assert min(both) > 100
     # A run that does not tell its seconds is compared by epoch only.
-    draw_run_comparison({"old": [[detector_record(epoch, averaged=False, seconds=False) for epoch in (1, 2)]]}, file)
+    draw_run_comparison({"old": [[detector_record(epoch, seconds=False) for epoch in (1, 2)]]}, file)
     by_epoch, by_minutes, *_ = panels(drawn(file))
     assert by_epoch > 50 and by_minutes == 0
 
@@ -92,3 +90,15 @@ def test_bands_and_points_show_what_was_measured(tmp_path):
         draw_tradeoff({"cost": points[:count]}, tmp_path / "points.png", "title", "top-1")
         amounts.append([drawn(tmp_path / name).sum() for name in ("curves.png", "points.png")])
     assert 200 < amounts[0][0] < amounts[1][0] and 50 < amounts[0][1] < amounts[1][1]
+
+
+def test_legends_tell_averaged_weights_and_names_that_begin_with_an_underscore(tmp_path, monkeypatch):
+    figures = []
+    monkeypatch.setattr("matplotlib.figure.Figure.savefig", lambda figure, *_, **__: figures.append(figure))
+    history = [detector_record(epoch) for epoch in (1, 2)]
+    draw_run_comparison({"_background_": [history]}, tmp_path / "runs.png")
+    draw_detection_curves(history, tmp_path / "curves.png", "ppyoloe_s", averaged=True)
+    legends = [[axes.get_legend() for axes in figure.axes] for figure in figures]
+    named = [[text.get_text() for legend in each if legend for text in legend.get_texts()] for each in legends]
+    assert named[0][0] == " _background_ (best 0.550)"
+    assert "AP50, evaluation, EMA" in named[1] and "AP, evaluation, EMA" in named[1]

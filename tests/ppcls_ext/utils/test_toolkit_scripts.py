@@ -61,10 +61,11 @@ def test_wrong_scripts_are_refused_in_one_line(tmp_path, monkeypatch, capsys):
         ("madeupkit/core/__init__.py", "import math\nmath.no_such_alias\n", "module 'math' has no attribute"),
     ],
 )
-def test_what_a_checkout_lacks_is_named_in_one_line(tmp_path, file, text, message):
+def test_what_a_checkout_lacks_is_named_in_one_line(tmp_path, monkeypatch, file, text, message):
     files = {"tools/train.py": "import madeupkit.core\n", file: text}
+    monkeypatch.chdir(tmp_path)
     with pytest.raises(UserError, match=message) as refusal:
-        run_script(KIT, [str(write(tmp_path, **files))])
+        run_script(KIT, [str(write(tmp_path, **files).relative_to(tmp_path))])
     assert f"the checkout {tmp_path}" in str(refusal.value)
     assert f"({file}, line {len(text.splitlines())})" in str(refusal.value)
 

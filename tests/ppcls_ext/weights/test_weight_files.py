@@ -48,6 +48,8 @@ def test_exchange_with_paddle_and_metadata(tmp_path):
     brain = {"brain": paddle.to_tensor([1.5, -2.0], dtype="bfloat16")}
     safetensors.paddle.save_file(brain, str(tmp_path / "brain.safetensors"))
     assert read_weights(tmp_path / "brain.safetensors")["brain"].tolist() == [1.5, -2.0]
+    write_weights(tmp_path / "widened.safetensors", brain)
+    assert read_weights(tmp_path / "widened.safetensors")["brain"].tolist() == [1.5, -2.0]
 
 
 def test_suffix_may_be_left_out_and_typing_errors_are_named(tmp_path):
