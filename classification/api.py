@@ -37,8 +37,10 @@ def train(
 
         checked = load_config(config, as_changes(overrides))
         run_folder = Output("Global.output_dir", checked.output_dir, "run")
-        cache = checked.distillation and checked.distillation.cache
-        outputs = [run_folder, Output("Distillation.cache", Path(cache) if cache else None, "teacher")]
+        cache = Path(checked.distillation.cache) if checked.distillation and checked.distillation.cache else None
+        # A cache that is there already is read, and compared with the teacher and the images.
+        new_cache = None if cache is None or (cache / "cache.json").is_file() else cache
+        outputs = [run_folder, Output("Distillation.cache", new_cache, "teacher")]
         claim_outputs(outputs, *inputs_of(checked.document), overwrite)
         from classification.pretraining import TASKS
         from classification.task import train_config

@@ -408,7 +408,7 @@ class ClassificationTask(Task):
         # Checkpoints of earlier versions do not say whether their names number the labels.
         if self.config.pretraining is None and "label_numbering" in checkpoint.state:
             theirs = checkpoint.state["label_numbering"] or checkpoint.state["class_names"]
-            ours = self.dataset.class_names or self.dataset.numbering
+            ours = self.dataset.class_names or self.dataset.label_order
             build.check_same_classes(theirs, where, ours, f"{self.config.train.key}.dataset")
 
     def _identity(self, state: dict[str, Any], has_average: bool) -> dict[str, Any]:

@@ -166,9 +166,12 @@ def read_yolo(source: Path, ledger: Ledger, classes: str | None) -> Source:
             "in the order of their numbers with --classes a,b,c"
         )
     texts = [path for path in files_in(source, {".txt"}) if path.name.lower() not in CLASS_FILES]
-    # However faulty it is, a text with the stem of an image is that image's: without it, the image would show nothing.
+    labels = {path for path in texts if _kind_of_text(path) == "yolo"}
+    # However faulty it is, a text beside label files with the stem of an image is that image's: without it, the image
+    # would show nothing. Elsewhere it may be a caption.
+    folders = {path.parent for path in texts if path in labels or not path.read_bytes().strip()}
     stems = {folded_name(image.stem) for image in images_in(source)}
-    texts = [path for path in texts if folded_name(path.stem) in stems or _kind_of_text(path) == "yolo"]
+    texts = [path for path in texts if path in labels or (path.parent in folders and folded_name(path.stem) in stems)]
     unknown: list[str] = []
     read = partial(_read_yolo_file, names=names, pose=bool(data.get("kpt_shape")), unknown=unknown)
     frames, bare = read_voc_folder(source, ledger, read, texts)

@@ -223,8 +223,7 @@ def _cached_export(
         if earlier.get("digest") == digest and (folder / DESCRIPTION_FILE).is_file():
             return earlier["counts"]
     logger.info("exporting %s at %s px: %s", network["model"], network["size"], folder.name)
-    if not (cache / CACHE).exists():
-        write_text(cache / CACHE, f"{CACHE_SIGNATURE}\n")
+    write_text(cache / CACHE, f"{CACHE_SIGNATURE}\n")
     # A converter that crashes takes only its own process along.
     counts = run_in_process(_export, exporter, network["architecture"], network["size"], format_name, precision, folder,
                             seconds=EXPORT_SECONDS)  # fmt: skip

@@ -138,7 +138,7 @@ def section_of(config: Mapping[str, Any], *keys: str) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class RunFacts:
-    """CardFacts about one model, gathered from files; what none of them tells is empty or ``None``.
+    """Facts about one model, gathered from files; what none of them tells is empty or ``None``.
 
     Attributes:
         model: name of the architecture: ``EConvNeXt_mini``, or ``PPYOLOE with EConvNeXt mini``.

@@ -121,12 +121,14 @@ def go_on_from(root: Path, epoch: int, step: int, best_epoch: int) -> None:
     """Makes the checkpoint of a position the newest one below ``root``, to which ``latest`` points.
 
     Later ones belong to a branch that the run leaves: they are moved into a folder ``abandoned_TIME`` beside ``root``.
-    ``best`` points to the best epoch up to there; it is removed where that is no longer kept.
+    ``best`` points to the best epoch up to there. Where that is not kept it stays; or goes, if what it named was moved.
     """
     later = [folder for folder in list_checkpoints(root) if position_of(folder) > (epoch, step)]
     if later:
-        aside = root.with_name(time.strftime("abandoned_%Y%m%d_%H%M%S"))
-        aside.mkdir(exist_ok=True)
+        name, number = time.strftime("abandoned_%Y%m%d_%H%M%S"), 1
+        while (aside := root.with_name(name if number == 1 else f"{name}_{number}")).exists():
+            number += 1
+        aside.mkdir()
         for folder in later:
             folder.rename(aside / folder.name)
         names = ", ".join(folder.name for folder in later)
@@ -136,7 +138,7 @@ def go_on_from(root: Path, epoch: int, step: int, best_epoch: int) -> None:
         folder = root / folder_name(*position)
         if folder.is_dir():
             _link(link, folder)
-        else:
+        elif not link.exists():  # it pointed to what was moved
             link.unlink(missing_ok=True)
 
 
@@ -180,7 +182,13 @@ def checkpoints_to_continue(resume: str | None, root: Path) -> list[Path]:
     """Returns the folders that ``--resume`` may mean, see :func:`find_checkpoint`; oldest first, none for a new run."""
     if resume is None:
         return []
-    return list_checkpoints(root) if resume == AUTO else [user_path(resume)]
+    if resume != AUTO:
+        return [user_path(resume)]
+    folders, latest = list_checkpoints(root), position_of((root / LATEST).resolve())
+    if latest is not None:
+        # Earlier versions left the checkpoints of an abandoned branch where they were, beyond `latest`.
+        folders.sort(key=lambda folder: position_of(folder) <= latest)
+    return folders
 
 
 def find_checkpoint(resume: str | None, root: Path) -> Checkpoint | None:

@@ -28,6 +28,7 @@ from ppcls_ext.utils.machine import (
     peak_memory,
     source_version,
 )
+from ppcls_ext.utils.names import user_path
 
 logger = logging.getLogger(__name__)
 
@@ -56,7 +57,7 @@ class RunFolder:
         if active:
             self._lock = lock_folder(path, "another process is training in this folder", key)
             existing = list_checkpoints(self.checkpoints)
-            own = resume is not None and self.checkpoints.resolve() in Path(resume).resolve().parents
+            own = resume is not None and self.checkpoints.resolve() in user_path(resume).resolve().parents
             if existing and resume != AUTO and not own:
                 self.close()
                 other = "" if resume is None else f", of which {resume} is no checkpoint"

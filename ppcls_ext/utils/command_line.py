@@ -42,7 +42,8 @@ def run(main: Callable[[], int | None]) -> None:
     try:
         status = main()
         say_guesses()
-        sys.stdout.flush()
+        if sys.stdout is not None:  # some job schedulers start programs without any
+            sys.stdout.flush()
     except UserError as error:
         status = _show(str(error))
     except KeyboardInterrupt:

@@ -132,7 +132,7 @@ def read_mapping(file: Path) -> dict[str, Any]:
     """Reads a mapping from a YAML (by its suffix) or JSON file; a UserError if it is not there, damaged, or holds
     something else."""
     try:
-        text = file.read_text(encoding="utf-8")
+        text = file.read_text(encoding="utf-8-sig")
         value = yaml.safe_load(text) if file.suffix in (".yaml", ".yml") else json.loads(text)
     except OSError as error:
         raise UserError(f"{file}: cannot be read ({error.strerror})") from error

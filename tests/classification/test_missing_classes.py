@@ -6,6 +6,7 @@ import logging
 import shutil
 from pathlib import Path
 from types import SimpleNamespace
+from unittest.mock import Mock
 
 import pytest
 
@@ -54,7 +55,8 @@ def test_a_validation_folder_without_a_class_takes_names_and_numbers_from_traini
     assert figures["top1"] == report["history"][-1]["eval"]["top1"]
     # So has int8, whose accuracy is compared with it.
     perfect = [SimpleNamespace(error=None, class_ids=[label]) for label in [0] * 4 + [2] * 4]
-    assert evaluation_of(config).score(lambda images, **_: perfect[: len(images)]) == 1
+    predictor = Mock(side_effect=lambda images, **_: perfect[: len(images)], classes=report["class_names"])
+    assert evaluation_of(config).score(predictor) == 1
 
 
 def test_what_only_the_validation_has_and_what_training_lacks_is_refused(root: Path):

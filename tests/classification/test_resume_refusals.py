@@ -16,6 +16,7 @@ from ppcls_ext.engine.environment import Environment
 from ppcls_ext.engine.task import RunProgress
 from ppcls_ext.utils.errors import UserError
 from tests.support.distillation import distilled, write_teacher
+from tests.support.pictures import lines_of, list_config, write_class_folders
 from tests.support.runs import TINY, tiny_config, write_config
 
 
@@ -132,3 +133,15 @@ def test_labels_that_mean_other_classes_are_refused(task):
     checkpoint = checkpoint_of(task, class_names=["1", "0", *"23456789"])
     with pytest.raises(UserError, match="checkpoint of epoch 2 name different classes: label 0 is '0' and '1'"):
         task.resume(checkpoint)
+
+
+@pytest.mark.parametrize("relabel", [False, True])
+def test_a_run_on_a_list_goes_on_with_the_same_labels(tmp_path, relabel):
+    labels = {"class_0": 3, "class_1": 8} if relabel else {"class_0": 0, "class_1": 1}
+    lines = lines_of(write_class_folders(tmp_path / "pictures"), tmp_path, labels)
+    config = load_config(list_config(tmp_path, lines, lines, 2, Train=relabel, Eval=relabel))
+    listed = ClassificationTask(config, Environment("cpu", 0, 1, config.run.seed))
+    assert listed.resume(checkpoint_of(listed)).epoch == 2
+    if relabel:
+        with pytest.raises(UserError, match="name different classes: label 0 is '3' and '8'"):
+            listed.resume(checkpoint_of(listed, label_numbering=[8, 3]))

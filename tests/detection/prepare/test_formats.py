@@ -81,6 +81,8 @@ LINES = {
 def test_yolo(tmp_path: Path, description: dict[str, Any] | None) -> None:
     source = write_yolo(tmp_path / "raw, 2024", LINES, description)
     (source / "README.txt").write_text("1 2 3\nexported by somebody\n")
+    (source / "captions").mkdir()
+    (source / "captions" / "b.txt").write_text("a ball on the sea floor")
     (source / "lists").mkdir()
     for part in ("train", "val"):
         names = [f"./{name}.png" for name in LINES if f"/{part}/" in name]

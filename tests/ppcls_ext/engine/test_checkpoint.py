@@ -230,9 +230,21 @@ def test_a_run_that_goes_on_from_an_earlier_checkpoint_leaves_the_later_ones(roo
     assert find_checkpoint("auto", root).state["epoch"] == 2
     go_on_from(root, 2, 0, best_epoch=0)
     assert os.readlink(root / "best") == "epoch_0002", "until one was evaluated"
+    write(root, 3, best=True)
+    go_on_from(root, 2, 0, best_epoch=1)
+    write(root, 3, best=True)
     shutil.rmtree(root / "epoch_0001")
     go_on_from(root, 2, 0, best_epoch=1)
     assert sorted(os.listdir(root)) == ["epoch_0002", "latest"]
+
+
+def test_auto_continues_the_branch_that_ran_last(root):
+    """Earlier versions left the later checkpoints where they were: here epochs 4 and 5, taken up again from epoch 2."""
+    for epoch in [1, 2, 3, 4, 5, 3]:
+        write(root, epoch)
+    assert find_checkpoint("auto", root).state["epoch"] == 3
+    (root / "latest").unlink()
+    assert find_checkpoint("auto", root).state["epoch"] == 5
 
 
 @pytest.mark.parametrize("step", ["fsync", "rename", "symlink", "replace"])
