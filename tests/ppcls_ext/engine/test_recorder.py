@@ -61,7 +61,7 @@ def content(folder: Path) -> dict[str, tuple[bytes, int]]:
 @pytest.mark.parametrize(
     ("resume", "other"), [(None, ""), ("else/epoch_0003", ", of which else/epoch_0003 is no checkpoint")]
 )
-def test_a_second_run_is_refused_before_a_byte_of_the_first_changes(open_folder, resume, other):
+def test_a_second_run_is_refused_before_a_byte_of_the_first_changes(open_folder, resume, other, monkeypatch):
     folder = open_folder(resume=resume)
     save(folder, 3)
     folder.close()
@@ -74,7 +74,9 @@ def test_a_second_run_is_refused_before_a_byte_of_the_first_changes(open_folder,
     )
     assert content(folder.path) == before
     open_folder().close()
-    open_folder(resume=f"{folder.checkpoints}/latest")
+    open_folder(resume=f"{folder.checkpoints}/latest").close()
+    monkeypatch.setenv("HOME", str(folder.path))
+    open_folder(resume="~/checkpoints/latest")
 
 
 def test_a_folder_is_held_by_one_process_until_that_is_gone(tmp_path, open_folder):

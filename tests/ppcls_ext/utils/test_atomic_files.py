@@ -11,7 +11,13 @@ from pathlib import Path
 
 import pytest
 
-from ppcls_ext.utils.files import atomic_folder, atomic_path, write_json, write_text
+from ppcls_ext.utils.files import atomic_folder, atomic_path, read_mapping, write_json, write_text
+
+
+@pytest.mark.parametrize("name", ["a.json", "a.yaml"])
+def test_a_mapping_that_an_editor_of_windows_wrote_is_read(tmp_path, name):
+    (tmp_path / name).write_text('\ufeff{"a": 1}', encoding="utf-8")
+    assert read_mapping(tmp_path / name) == {"a": 1}
 
 
 def full_disk(*_arguments, **_named):

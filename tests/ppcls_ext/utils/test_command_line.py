@@ -43,6 +43,11 @@ def test_the_status_is_what_main_returned_and_each_problem_is_one_line(capsys):
     assert capsys.readouterr().err == "error: no such file\n"
 
 
+def test_a_program_without_standard_output_ends_as_any_other(monkeypatch):
+    monkeypatch.setattr(sys, "stdout", None)
+    assert leave(lambda: 3) == 3
+
+
 def test_a_path_that_cannot_be_used_is_a_users_problem(capsys, tmp_path):
     (tmp_path / "folder").mkdir()
     (tmp_path / "other").write_text("")
