@@ -179,7 +179,7 @@ def without(weights, *names):
         ("facebook", None, NAMES[1], "timm", "These are the names of the official .*: say --from facebook"),
         ("facebook", lambda w: without(w, "norm.bias"), NAMES[1], "facebook", "missing in the file: norm.bias. The"),
         ("facebook", lambda w: {**w, "pre.weight": w["norm.bias"]}, NAMES[1], "facebook", "1 of 84 names are unknown"),
-        ("facebook", lambda w: {**w, "head.bias": w["head.bias"][:3]}, NAMES[1], "facebook", "say --class-num 3"),
+        ("facebook", lambda w: {**w, "head.bias": w["head.bias"][:3]}, NAMES[1], "facebook", "Only the classifier differs: say --class-num"),
         ("facebook", lambda w: {**w, "norm.bias": np.zeros(24, np.int32)}, NAMES[1], "facebook", "is of type int32"),
         ("facebook", lambda w: {**w, "encoder.stages.0.0.dwconv.bias": w["stages.0.0.dwconv.bias"]}, NAMES[1],
          "facebook", "holds stages.0.blocks.0.depthwise.bias twice"),
