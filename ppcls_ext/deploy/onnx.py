@@ -214,16 +214,9 @@ def damage(expected: list[float], found: list[float]) -> str | None:
     """
     if len(expected) != len(found):
         return f"it has {len(found)} epsilons, the model has {len(expected)}"
-    strange, lost = list(found), []
-    for value in expected:
-        same = next((other for other in strange if np.isclose(other, value, rtol=1e-6, atol=0)), None)
-        if same is None:
-            lost.append(value)
-        else:
-            strange.remove(same)
-    if not lost:
-        return None
-    return f"{len(lost)} of {len(expected)} epsilons are wrong, such as {strange[0]:g} in place of {lost[0]:g}"
+    pairs = zip(np.sort(found), np.sort(expected), strict=True)  # What is no number comes last.
+    wrong = [pair for pair in pairs if not np.isclose(*pair, rtol=1e-6, atol=0)]
+    return "epsilons are wrong, such as {:g} in place of {:g}".format(*wrong[-1]) if wrong else None
 
 
 # Non-maximum suppression

@@ -127,7 +127,7 @@ def test_weights_of_a_backbone_alone(tmp_path: Path, caplog: pytest.LogCaptureFi
         np.testing.assert_array_equal(value.numpy(), expected, err_msg=name)
     first = next(iter(backbone))
     write_weights(file, {name: value for name, value in backbone.items() if name != first})
-    with pytest.raises(UserError, match=f"nor its backbone alone.*1 missing in the file: backbone.{first}"):
+    with pytest.raises(UserError, match=f"nor its backbone alone.*1 missing in the file: {first}"):
         load_start(config, model)
 
 

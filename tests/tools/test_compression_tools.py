@@ -1,4 +1,4 @@
-"""Pruning and int8 through the command lines."""
+"""int8 through the command line."""
 
 from __future__ import annotations
 
@@ -11,40 +11,8 @@ import pytest
 import yaml
 from PIL import Image
 
-from ppcls_ext import build_model
-from ppcls_ext.weights import write_weights
 from tests.support.deployment import NEEDS_ONNX, NEEDS_OPENVINO, export_small, needs
-from tests.support.runs import ROOT, TINY, refusal, run_tool, small_config
-from tests.support.seeded import seed_weights
-
-NARROW = [[16]] * 4
-
-
-@pytest.fixture(scope="module")
-def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with ``small.yaml`` and the weights that it names."""
-    folder = tmp_path_factory.mktemp("trained")
-    model = build_model(**{**TINY, "expansion_channels": NARROW})
-    seed_weights(model)
-    write_weights(folder / "trained.safetensors", model.state_dict())
-    data = small_config(folder / "run")
-    data["Arch"] = {**TINY, "expansion_channels": NARROW}
-    data["Global"]["pretrained_model"] = str(folder / "trained.safetensors")
-    (folder / "small.yaml").write_text(yaml.safe_dump(data), encoding="utf-8")
-    return folder
-
-
-def test_a_pruned_model_is_evaluated_from_its_own_configuration(trained: Path) -> None:
-    options = ["-c", "small.yaml", "--ratio", "0.5", "--batches", "1", "--output", "pruned"]
-    done = run_tool("prune_model.py", *options, folder=trained)
-    assert done.returncode == 0, done.stderr
-    assert "before" in done.stdout and "pruned" in done.stdout
-    evaluated = run_tool("eval.py", "-c", "pruned/small_pruned.yaml", folder=trained)
-    assert evaluated.returncode == 0, evaluated.stderr
-    assert "is a pruned model already; give --overwrite" in refusal(trained, "prune_model.py", *options)
-    options = ["-c", "small.yaml", "--output", "never", "--ratio", "1.0"]
-    assert "--ratio: must be" in refusal(trained, "prune_model.py", *options)
-    assert not (trained / "never").exists()
+from tests.support.runs import ROOT, refusal, run_tool
 
 
 @NEEDS_ONNX
