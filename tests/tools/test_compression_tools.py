@@ -11,6 +11,7 @@ import pytest
 import yaml
 from PIL import Image
 
+from ppcls_ext.utils.command_line import run
 from tests.support.deployment import NEEDS_ONNX, NEEDS_OPENVINO, export_small, needs
 from tests.support.runs import ROOT, refusal, run_tool
 
@@ -54,5 +55,7 @@ def test_a_loss_above_the_limit_on_images_spread_over_a_folder_is_exit_status_1(
     options = ["--model", str(tmp_path / "export"), "--images", str(tmp_path), "--count", "3",
                "--format", "openvino"]  # fmt: skip
     monkeypatch.setattr(sys, "argv", ["quantize_model.py", *options])
-    assert tool["main"]() == 1
+    with pytest.raises(SystemExit) as stop:
+        run(tool["main"])
+    assert stop.value.code == 1
     assert capsys.readouterr().err == "error: int8 loses 1.20 points, allowed are 0.50; nothing was written\n"
