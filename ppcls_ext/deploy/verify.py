@@ -100,11 +100,10 @@ class ClassifierComparison:
     Args:
         model: the model as trained.
         inputs: prepared images ``float32`` ``[3, H, W]`` by name.
-        tolerance: largest ``relative_error``; None takes that of each precision.
     """
 
-    def __init__(self, model: Backend, inputs: Mapping[str, np.ndarray], tolerance: float | None = None) -> None:
-        self.names, self.tolerance = list(inputs), tolerance
+    def __init__(self, model: Backend, inputs: Mapping[str, np.ndarray]) -> None:
+        self.names = list(inputs)
         self.batches = {run: np.stack(images) for run, images in single_and_batched(inputs).items()}
         self.expected = {run: model.run(batch) for run, batch in self.batches.items()}
 
@@ -115,7 +114,7 @@ class ClassifierComparison:
         Raises:
             UserError: an engine differs by more than the tolerance.
         """
-        tolerance = limits.relative_error if self.tolerance is None else self.tolerance
+        tolerance = limits.relative_error
         errors: dict[str, list[float]] = {name: [] for name in engines}
         agreements: dict[str, list[bool]] = {name: [] for name in engines}
         for (run, batch), (name, engine) in itertools.product(self.batches.items(), engines.items()):
