@@ -214,9 +214,10 @@ def damage(expected: list[float], found: list[float]) -> str | None:
     """
     if len(expected) != len(found):
         return f"it has {len(found)} epsilons, the model has {len(expected)}"
-    pairs = zip(np.sort(found), np.sort(expected), strict=True)  # What is no number comes last.
-    wrong = [pair for pair in pairs if not np.isclose(*pair, rtol=1e-6, atol=0)]
-    return "epsilons are wrong, such as {:g} in place of {:g}".format(*wrong[-1]) if wrong else None
+    if np.allclose(np.sort(found), np.sort(expected), rtol=1e-6, atol=0):
+        return None
+    ours, theirs = (", ".join(dict.fromkeys(f"{value:g}" for value in values)) for values in (expected, found))
+    return f"its epsilons are {theirs}, the model's {ours}"
 
 
 # Non-maximum suppression
