@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import os
-import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -20,6 +19,7 @@ from ppcls_ext.check.duplicates import find_exact_duplicates, find_near_duplicat
 from ppcls_ext.check.findings import (
     DUPLICATE_KINDS,
     ERROR,
+    FEW,
     IMAGE_KINDS,
     INFORMATION,
     PART_WORDS,
@@ -29,8 +29,9 @@ from ppcls_ext.check.findings import (
     Kind,
     Picture,
     count_of,
+    find_rare_classes,
 )
-from ppcls_ext.check.images import EXTREME_ASPECT, Mark, Scan, find_image_faults, scan_images, settle_range
+from ppcls_ext.check.images import EXTREME_ASPECT, Scan, find_image_faults, scan_images, settle_range
 from ppcls_ext.check.report import DataCheck
 from ppcls_ext.engine.class_balance import repeat_sampling
 from ppcls_ext.preprocess import ImageError, build_operators, depth
@@ -41,12 +42,8 @@ from ppcls_ext.utils.image_files import images_in
 # A box is tiny if, at the size at which the model is evaluated, a side or its area (in pixels) is below these.
 TINY_SIDE = 2.0
 TINY_AREA = 16.0
-# Below so many training boxes a class is hardly learnt.
-FEW_BOXES = 10
 # Overlap (intersection over union) from which two boxes are one box drawn twice.
 SAME_BOX = 0.95
-# Difference of an area from width times height that is told: this share of it, and a pixel more for rounding.
-AREA_SHARE = 0.05
 # Copies of a picture agree if no corner of their boxes differs more, in pixels.
 CORNER = 2.0
 
@@ -64,7 +61,6 @@ KINDS = {
     "malformed_annotation": Kind(ERROR, "without a usable image_id or bbox", "annotation"),
     "deleted_annotation": Kind(INFORMATION, "marked as deleted, so left out", "annotation"),
     "duplicate_annotation_id": Kind(WARNING, "that several annotations share", "annotation id"),
-    "annotation_id_zero": Kind(WARNING, "with id 0, which COCO evaluation takes for no match", "annotation"),
     "unknown_image": Kind(ERROR, "that annotations name, but no image has", "image id"),
     "unknown_category": Kind(ERROR, "of a category that is not listed", "annotation"),
     **{kind: Kind(WARNING, f"mended ({kind.replace('_', ' ')})", "annotation file") for kind in MENDED},
@@ -78,14 +74,13 @@ KINDS = {
     "class_not_trained": Kind(ERROR, "with validation boxes but no training box", *_CLASS),
     "class_empty": Kind(WARNING, "without any box", *_CLASS),
     "class_not_validated": Kind(WARNING, "without a validation box", *_CLASS),
-    "class_small": Kind(WARNING, f"with fewer than {FEW_BOXES} training boxes", *_CLASS),
+    "class_small": Kind(WARNING, f"with fewer than {FEW} training boxes", *_CLASS),
     "non_finite_box": Kind(ERROR, "with a coordinate that is no finite number", *_BOX),
     "zero_area_box": Kind(ERROR, "without area (width or height is zero or less)", *_BOX),
     "box_outside": Kind(ERROR, "outside of the image, or with less than a quarter inside", *_BOX),
     "box_partly_outside": Kind(WARNING, "partly outside of the image: clipped", *_BOX),
     "swapped_corners": Kind(WARNING, "whose corners had to be put in order (a negative width or height)", *_BOX),
     "no_box_left": Kind(WARNING, "of which no box can be used: left out"),
-    "area_differs": Kind(INFORMATION, "whose area is not width times height (matters to AP by size)", *_BOX),
     "tiny_box": Kind(WARNING, f"with a side below {TINY_SIDE:g} px or under {TINY_AREA:g} px² when evaluated", *_BOX),
     "duplicate_box": Kind(WARNING, "that another one of the same class covers almost exactly", *_BOX),
     "box_with_two_classes": Kind(WARNING, "that one of another class covers almost exactly", *_BOX),
@@ -197,16 +192,14 @@ def check_detection_data(config: DetectionConfig, limit: int = 0, threads: int =
         raise UserError(f"{config.path}: has neither {names}: nothing to check")
     opened = {part: pair for part, each in files.items() if (pair := _open(part, each, found))}
     cocos = {part: coco for part, (coco, _) in opened.items()}
-    scan, seconds, groups = Scan({}, {}), 0.0, []
+    scan, groups = Scan({}, {}), []
     if cocos:
         settle_range(cocos, depth.statement_in(data), found)
-        start = time.monotonic()
         scan = scan_images(cocos, {part: _chosen(files[part], coco, limit) for part, coco in cocos.items()}, threads)
-        seconds = time.monotonic() - start
         find_image_faults(scan, found)
         groups = groups_of_copies(scan)
         find_exact_duplicates(groups, found)
-        find_near_duplicates(groups, scan, threads, found)
+        find_near_duplicates(groups, scan, found)
     if len(cocos) == 2:
         for note in cocos["Eval"].spell_classes_as(cocos["Train"].names):
             found.add("class_spelling", note=note)
@@ -252,7 +245,7 @@ def check_detection_data(config: DetectionConfig, limit: int = 0, threads: int =
 
     outputs, findings = {"num_classes": config.num_classes}, found.worst_first()
     return DetectionCheck(
-        "detection", str(config.path), findings, scan, seconds, outputs, facts, tables, about, config, sets, names
+        "detection", str(config.path), findings, scan, outputs, facts, tables, about, config, sets, names
     )
 
 
@@ -357,18 +350,8 @@ def find_class_faults(
                 found.add("category_ids_differ", note=f"'{name}' is {ids[name]} and {identity}")
     if "Train" not in sets:
         return
-    train_boxes = sets["Train"].of_class.tolist()
-    measured = sets["Eval"].of_class.tolist() if "Eval" in sets else [None] * len(train_boxes)
-    for name, taught, seen in zip(class_names, train_boxes, measured, strict=True):
-        if not taught and seen:
-            found.add("class_not_trained", note=f"{name}: {count_of(seen, 'validation box', 'validation boxes')}")
-        elif not taught:
-            found.add("class_empty", note=name)
-        elif seen == 0:
-            found.add("class_not_validated", note=name)
-    for taught, name in sorted(zip(train_boxes, class_names, strict=True), key=lambda pair: pair[0]):
-        if 0 < taught < FEW_BOXES:
-            found.add("class_small", note=f"{name}: {count_of(taught, 'box', 'boxes')}")
+    measured = sets["Eval"].of_class if "Eval" in sets else None
+    find_rare_classes(class_names, sets["Train"].of_class, measured, _BOX, found)
 
 
 def scales(sizes: np.ndarray, wanted: EvaluationSize | None) -> np.ndarray:
@@ -382,7 +365,7 @@ def scales(sizes: np.ndarray, wanted: EvaluationSize | None) -> np.ndarray:
 
 
 def find_box_faults(examined: ExaminedSet, wanted: EvaluationSize | None, found: Findings) -> None:
-    """Finds boxes too small to be seen, with a doubtful area, or there twice."""
+    """Finds boxes too small to be seen, or there twice."""
     coco, table = examined.coco, examined.boxes
     annotated = [box for frame in coco.frames for box in frame.boxes]
 
@@ -398,15 +381,6 @@ def find_box_faults(examined: ExaminedSet, wanted: EvaluationSize | None, found:
         found.add(kind, Picture(examined.part, int(table.rows[row])), note=text, **details)
 
     scaled = table.boxes[:, 2:] * scales(examined.sizes, wanted)[table.rows]
-    area = table.boxes[:, 2:].prod(axis=1)
-    # That of an outline, of a crowd or of a box that was clipped may differ from the box's.
-    own_area = np.array([box.crowd or box.repaired or box.raw.outlined for box in annotated], bool)
-    for row in np.flatnonzero((np.abs(table.weights - area) > AREA_SHARE * area + 1.0) & ~own_area).tolist():
-        tell("area_differs", row, f"area {table.weights[row]:.6g}")
-    for row, frame in enumerate(coco.frames):
-        for raw in frame.raw:
-            if raw.identity == 0:
-                found.add("annotation_id_zero", Picture(examined.part, row), note="annotation 0: ids should begin at 1")
     small = np.flatnonzero(((scaled < TINY_SIDE).any(axis=1) | (scaled.prod(axis=1) < TINY_AREA)) & ~table.crowd)
     for row in small[np.argsort(scaled[small].prod(axis=1), kind="stable")].tolist():
         tell("tiny_box", row, "{:.3g} x {:.3g} px when evaluated".format(*scaled[row]))
@@ -454,8 +428,8 @@ def find_faults_of_annotated_images(examined: ExaminedSet, scan: Scan, found: Fi
         turned = " (turned by a quarter?)" if true == annotated[::-1] else ""
         note = "is {} x {}, annotated {} x {}{}".format(*true, *annotated, turned)
         found.add("wrong_size", Picture(part, row), note=note)
-    missing = len(scan.marked(part, Mark.MISSING))
-    if missing and not len(scan.readable(part)) and missing == len(scan.marked(part, Mark.UNREADABLE)):
+    missing = sum(kind == "missing_image" for kind, picture, _ in scan.faults if picture.part == part)
+    if missing and missing == len(scan.chosen[part]):
         images = count_of(len(coco), "image")
         folder = coco.frames[0].image.parent
         note = f"{coco.path} lists {images}, such as {coco.frames[0].name}; none is in {folder}"
