@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from classification.build import UnavailableDataError, evaluation_label_order, open_dataset, relabel_difference
+from classification.build import UnavailableDataError, evaluation_label_order, open_dataset
 from classification.config import Config
 from classification.data.datasets import ImageDataset, ImageNetDataset, relabel_hint
 from classification.data.geometry import Pad, RandCropImage, RandomCropImage
@@ -47,7 +47,6 @@ KINDS = {
     **UNOPENED_KINDS,
     "label_outside": Kind(ERROR, "with a label outside 0..{last_class} (Arch.class_num)"),
     "class_names": Kind(ERROR, "that training and validation name differently", "class", "classes"),
-    "relabel_differs": Kind(ERROR, "numbered by relabel in one of training and validation only", "list"),
     "class_not_trained": Kind(ERROR, "with validation images but no training image", "class", "classes"),
     "class_empty": Kind(WARNING, "of {class_num} (Arch.class_num) without any image", "class", "classes"),
     "class_not_validated": Kind(WARNING, "without a validation image", "class", "classes"),
@@ -168,8 +167,6 @@ def check_config_data(config: Config, limit: int = 0, threads: int = 1) -> Class
             datasets[part] = open_dataset(config, settings, label_order)
         except UnavailableDataError as error:
             found.add(f"unopened_{PART_WORDS[part]}", note=str(error))
-    if problem := relabel_difference(config):
-        found.add("relabel_differs", note=problem, part="Eval")
     classes = Classes(datasets, class_num)
     scan = Scan({}, {})
     if datasets:
