@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from detection.annotations import Ledger, clean_frame
+from detection.annotations import Corners, Ledger, clean_frame
 from detection.coco import MENDED, AnnotationFileError, CocoSet, read_coco
 from detection.configuration import DatasetFiles, DetectionConfig, operators_of
 from detection.evaluation.boxes import Boxes, boxes_of_frames, overlaps
@@ -440,19 +440,16 @@ def find_copies_annotated_differently(
     groups: Sequence[Sequence[Picture]], sets: Mapping[str, ExaminedSet], found: Findings
 ) -> None:
     """Compares classes and boxes of the images in ``groups``, each of which have the same pixels."""
-    for pictures in groups:
-        if len(pictures) == 1:
-            continue
-        names, boxes = [], []
-        for part, index in pictures:
-            coco, table = sets[part].coco, sets[part].boxes
-            rows = np.flatnonzero(table.rows == index).tolist()
-            own = sorted((coco.names[table.labels[row]], table.boxes[row].tolist()) for row in rows)
-            names.append([name for name, _ in own])
-            boxes.append(np.reshape([box for _, box in own], (-1, 4)))
-        for number in range(1, len(pictures)):
-            same = names[number] == names[0] and np.allclose(boxes[0], boxes[number], rtol=0, atol=CORNER)
-            if not same:
-                words = [count_of(len(names[each]), "box", "boxes") for each in (number, 0)]
+
+    def annotated(picture: Picture) -> tuple[list[str], list[Corners]]:
+        coco = sets[picture.part].coco
+        boxes = sorted((coco.names[box.category], box.xywh) for box in coco.frames[picture.index].boxes)
+        return [name for name, _ in boxes], [box for _, box in boxes]
+
+    for original, *copies in groups:
+        for copy in copies:
+            (names, boxes), (others, other_boxes) = annotated(copy), annotated(original)
+            if names != others or not np.allclose(boxes, other_boxes, rtol=0, atol=CORNER):
+                words = [count_of(len(each), "box", "boxes") for each in (names, others)]
                 note = " and ".join(words) if words[0] != words[1] else f"{words[0]}, which differ"
-                found.add("copies_annotated_differently", pictures[number], pictures[0], note=note, part="")
+                found.add("copies_annotated_differently", copy, original, note=note, part="")

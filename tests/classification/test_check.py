@@ -47,19 +47,6 @@ def test_clean_data_give_nothing(tmp_path: Path, train: Path, evaluation: Path) 
     assert [len(result.scan.readable(part)) for part in ("Train", "Eval")] == [4, 4]
 
 
-def test_corrupt_images_are_errors_with_their_names_and_causes(tmp_path: Path, train: Path, evaluation: Path) -> None:
-    (train / "class_0" / "00.png").write_bytes(b"")
-    (train / "class_1" / "01.jpg").write_bytes(b"this is no picture")
-    whole = write_picture(evaluation / "class_0" / "cut.jpg", smooth_picture(77, 200, 200)).read_bytes()
-    (evaluation / "class_0" / "cut.jpg").write_bytes(whole[: len(whole) // 2])
-    result = check(folder_config(tmp_path, train, evaluation), threads=2)
-    assert kinds(result) == {"corrupt_image": "error"}
-    assert names(result, "corrupt_image") == [("class_0/00.png",), ("class_1/01.jpg",), ("class_0/cut.jpg",)]
-    assert "empty" in notes(result, "corrupt_image")[0]
-    assert finding(result, "corrupt_image").summary.startswith("2 training and 1 validation images")
-    assert result.has_errors
-
-
 USUAL = {"class_0": 0, "class_1": 1}
 
 
@@ -137,37 +124,23 @@ def test_recompressed_and_resized_copies_are_nearly_the_same(tmp_path: Path, tra
     assert notes(result, "near_duplicate_across") == ["labels differ: 1 (class_1) / 0 (class_0)"]
 
 
-def test_pictures_that_show_nothing(tmp_path: Path, train: Path, evaluation: Path) -> None:
-    write_picture(train / "class_0" / "black.png", np.full((40, 40, 3), 4, dtype=np.uint8))
-    write_picture(train / "class_1" / "black.png", np.full((40, 40, 3), 4, dtype=np.uint8))
-    write_picture(evaluation / "class_1" / "red.jpg", np.full((40, 40, 3), (200, 30, 30), dtype=np.uint8))
-    # A dark frame with a faint spot shows something.
+def test_faults_of_images(tmp_path: Path, train: Path, evaluation: Path) -> None:
+    """One of each is found and named, and nothing else."""
+    folder = train / "class_0"
+    (folder / "empty.png").write_bytes(b"")
+    (train / "class_1" / "text.jpg").write_bytes(b"this is no picture")
+    whole = write_picture(evaluation / "class_0" / "cut.jpg", smooth_picture(77, 200, 200)).read_bytes()
+    (evaluation / "class_0" / "cut.jpg").write_bytes(whole[: len(whole) // 2])
+    # Black frames with two labels are no conflict: they are useless, and said to be. A faint spot is something.
+    for name in ("class_0", "class_1"):
+        write_picture(train / name / "black.png", np.full((40, 40, 3), 4, dtype=np.uint8))
     spot = np.zeros((200, 200, 3), dtype=np.uint8)
     spot[90:96, 90:96] = 40
-    write_picture(train / "class_0" / "spot.png", spot)
-    result = check(folder_config(tmp_path, train, evaluation))
-    # Two black frames with two labels are no conflict: they are useless, and said to be.
-    assert kinds(result) == {"black_image": "warning", "constant_image": "warning"}
-    assert names(result, "black_image") == [("class_0/black.png",), ("class_1/black.png",)]
-    assert names(result, "constant_image") == [("class_1/red.jpg",)]
-
-
-def test_small_pictures_and_odd_shapes(tmp_path: Path, train: Path, evaluation: Path) -> None:
-    write_picture(train / "class_0" / "tiny.png", smooth_picture(901, 10, 20))
-    write_picture(train / "class_0" / "low.png", smooth_picture(902, 40, 30))
+    write_picture(folder / "spot.png", spot)
+    write_picture(evaluation / "class_1" / "red.jpg", np.full((40, 40, 3), (200, 30, 30), dtype=np.uint8))
+    write_picture(folder / "tiny.png", smooth_picture(901, 10, 20))
+    write_picture(folder / "low.png", smooth_picture(902, 40, 30))
     write_picture(evaluation / "class_0" / "strip.png", smooth_picture(903, 300, 40))
-    result = check(folder_config(tmp_path, train, evaluation))
-    assert kinds(result) == {"small_image_training": "warning", "extreme_aspect": "warning"}
-    assert names(result, "small_image_training") == [("class_0/tiny.png",)]
-    assert "enlarged more than 3 times to 32x32" in finding(result, "small_image_training").summary
-    assert notes(result, "extreme_aspect") == ["300x40"]
-    # Where nothing enlarges the picture before the crop, training would stop at it.
-    crop = "DataLoader.Train.dataset.transform_ops=[{DecodeImage: {}}, {RandomCropImage: {size: 32}}]"
-    assert kinds(check(folder_config(tmp_path, train, evaluation), crop))["small_image_training"] == "error"
-
-
-def test_unusual_forms_are_told(tmp_path: Path, train: Path, evaluation: Path) -> None:
-    folder = train / "class_0"
     exif = Image.Exif()
     exif[0x0112] = 6
     Image.fromarray(smooth_picture(910)).save(folder / "turned.jpg", exif=exif)
@@ -176,15 +149,31 @@ def test_unusual_forms_are_told(tmp_path: Path, train: Path, evaluation: Path) -
     Image.fromarray(smooth_picture(912)).quantize(64).save(folder / "few_colours.png")
     Image.fromarray(smooth_picture(913)[:, :, 0].astype(np.uint16) * 257).save(folder / "deep.png")
     Image.fromarray(np.dstack([smooth_picture(914), np.full((40, 48), 128, np.uint8)])).save(folder / "glass.png")
-    result = check(folder_config(tmp_path, train, evaluation))
+    config = folder_config(tmp_path, train, evaluation)
+    result = check(config, threads=2)
     expected = {
-        "exif_rotated": "turned.jpg", "misnamed": "named.png", "cmyk": "print.jpg", "palette": "few_colours.png",
-        "sixteen_bit": "deep.png", "transparent": "glass.png",
-    }  # fmt: skip
-    assert kinds(result) == dict.fromkeys(expected, "information")
-    assert {kind: names(result, kind)[0][0] for kind in expected} == {k: f"class_0/{v}" for k, v in expected.items()}
-    assert notes(result, "misnamed") == ["a BMP picture named .png"]
-    assert not result.has_errors
+        "corrupt_image": ("error", ["class_0/empty.png", "class_1/text.jpg", "class_0/cut.jpg"]),
+        "black_image": ("warning", ["class_0/black.png", "class_1/black.png"]),
+        "constant_image": ("warning", ["class_1/red.jpg"]),
+        "small_image_training": ("warning", ["class_0/tiny.png"]),
+        "extreme_aspect": ("warning", ["class_0/strip.png"]),
+        "exif_rotated": ("information", ["class_0/turned.jpg"]),
+        "misnamed": ("information", ["class_0/named.png"]),
+        "cmyk": ("information", ["class_0/print.jpg"]),
+        "sixteen_bit": ("information", ["class_0/deep.png"]),
+        "palette": ("information", ["class_0/few_colours.png"]),
+        "transparent": ("information", ["class_0/glass.png"]),
+    }
+    assert kinds(result) == {kind: severity for kind, (severity, _) in expected.items()}
+    for kind, (_, files) in expected.items():
+        assert names(result, kind) == [(file,) for file in files]
+    assert "empty" in notes(result, "corrupt_image")[0]
+    assert finding(result, "corrupt_image").summary.startswith("2 training and 1 validation images")
+    assert "enlarged more than 3 times to 32x32" in finding(result, "small_image_training").summary
+    assert notes(result, "extreme_aspect") == ["300x40"] and notes(result, "misnamed") == ["a BMP picture named .png"]
+    # Where nothing enlarges the picture before the crop, training would stop at it.
+    crop = "DataLoader.Train.dataset.transform_ops=[{DecodeImage: {}}, {RandomCropImage: {size: 32}}]"
+    assert kinds(check(config, crop))["small_image_training"] == "error"
 
 
 def test_pictures_of_an_archive_are_called_by_their_place(tmp_path: Path) -> None:
