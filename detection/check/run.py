@@ -135,8 +135,7 @@ class ExaminedSet:
         part: ``Train`` or ``Eval``.
         coco, ledger: what its annotation file holds, and what was left out or mended of it.
         keeps_empty: whether images without boxes are used.
-        stated: width and height of the images as annotated, ``int64`` ``[N, 2]``; 0 where they are missing.
-        sizes: as read, else as annotated, ``int64`` ``[N, 2]``.
+        sizes: width and height of the images as read, else as annotated, else 0; ``int64`` ``[N, 2]``.
         boxes: those that can be used.
         numbers: the class of each box among those of all sets, ``int64`` ``[A]``; -1 where nothing is learnt from it.
         of_class, images_of_class: boxes of each class of all sets, and images that show it, ``int64`` ``[K]``.
@@ -146,7 +145,6 @@ class ExaminedSet:
     coco: CocoSet
     ledger: Ledger
     keeps_empty: bool
-    stated: np.ndarray
     sizes: np.ndarray
     boxes: Boxes
     numbers: np.ndarray = dataclasses.field(init=False)
@@ -212,8 +210,7 @@ def check_detection_data(config: DetectionConfig, limit: int = 0, threads: int =
     for each in sets.values():
         find_category_ids(each, found)
         find_box_faults(each, size, found)
-        find_faults_of_annotated_images(each, scan, found)
-        find_lost_images(each, data, found)
+        find_faults_of_annotated_images(each, data, scan, found)
     find_copies_annotated_differently(groups, sets, found)
     if len(sets) == len(files):
         # Image files below the image folders that no set lists.
@@ -283,8 +280,7 @@ def _examine(
     for kind, text in (("box_geometry", doubt), ("box_reading", words)):
         if text:
             found.add(kind, note=f"{coco.path}: {text}", part=part)
-    stated = np.array([frame.stated_size or (0, 0) for frame in coco.frames], np.int64).reshape(-1, 2)
-    sizes = stated.copy()
+    sizes = np.array([frame.stated_size or (0, 0) for frame in coco.frames], np.int64).reshape(-1, 2)
     sizes[scan.readable(part)] = scan.sizes(part)
     for frame, (width, height) in zip(coco.frames, sizes.tolist(), strict=True):
         frame.width, frame.height = width, height
@@ -295,7 +291,7 @@ def _examine(
         note = f"{coco.path}: {count_of(ledger.boxes['input'], 'annotation')}, nothing to learn from"
         found.add("nothing_to_learn", note=note, part=part)
     keeps_empty = bool(config.data[f"{part}Dataset"].get("allow_empty", False))
-    return ExaminedSet(part, coco, ledger, keeps_empty, stated, sizes, boxes)
+    return ExaminedSet(part, coco, ledger, keeps_empty, sizes, boxes)
 
 
 def _repeated(train: ExaminedSet, names: Sequence[str], threshold: float) -> str:
@@ -395,44 +391,35 @@ def find_box_faults(examined: ExaminedSet, wanted: EvaluationSize | None, found:
             tell("duplicate_box" if same else "box_with_two_classes", other, note)
 
 
-def find_lost_images(examined: ExaminedSet, data: Mapping[str, Any], found: Findings) -> None:
-    """Finds images so long and narrow that a ``Resize`` of the set's reader, which keeps their ratio, leaves nothing of
-    them."""
-    reader, sizes = f"{examined.part}Reader", examined.sizes
+def find_faults_of_annotated_images(
+    examined: ExaminedSet, data: Mapping[str, Any], scan: Scan, found: Findings
+) -> None:
+    """Finds images without boxes, of another size than annotated, and so long and narrow that a ``Resize`` of the set's
+    reader, which keeps their ratio, leaves nothing of them; and sets whose images are all missing."""
+    part, coco, reader = examined.part, examined.coco, f"{examined.part}Reader"
     steps = [step for step in (data.get(reader) or {}).get("sample_transforms") or [] if "Resize" in step]
     resizers = build_operators(steps, f"{reader}.sample_transforms", DETECTION_OPERATORS)
-    for row in np.flatnonzero(sizes.max(axis=1) > EXTREME_ASPECT * np.maximum(sizes.min(axis=1), 1)).tolist():
-        width, height = sizes[row].tolist()
-        try:
-            for resizer in resizers if width and height else ():
-                if resizer.keep_ratio:
-                    resizer.refuse_nothing(height, width)
-        except ImageError as error:
-            found.add("nothing_left", Picture(examined.part, row), note=error.cause)
-
-
-def find_faults_of_annotated_images(examined: ExaminedSet, scan: Scan, found: Findings) -> None:
-    """Finds images without boxes and of another size than annotated, and sets whose images are all missing."""
-    part, coco, table = examined.part, examined.coco, examined.boxes
-    sizes, stated = examined.sizes, examined.stated
-    boxes = np.bincount(table.rows, minlength=len(coco))
-    crowds = np.bincount(table.rows[table.crowd], minlength=len(coco))
     for row, frame in enumerate(coco.frames):
+        picture, size = Picture(part, row), (frame.width, frame.height)
         if not frame.raw:
             note = "" if examined.keeps_empty else "left out, for allow_empty is not set"
-            found.add("image_without_boxes", Picture(part, row), note=note)
-    for row in np.flatnonzero((boxes > 0) & (boxes == crowds)).tolist():
-        found.add("all_crowd", Picture(part, row))
-    for row in np.flatnonzero((sizes != stated).any(axis=1) & (stated > 0).all(axis=1)).tolist():
-        true, annotated = tuple(sizes[row].tolist()), tuple(stated[row].tolist())
-        turned = " (turned by a quarter?)" if true == annotated[::-1] else ""
-        note = "is {} x {}, annotated {} x {}{}".format(*true, *annotated, turned)
-        found.add("wrong_size", Picture(part, row), note=note)
+            found.add("image_without_boxes", picture, note=note)
+        if frame.boxes and all(box.crowd for box in frame.boxes):
+            found.add("all_crowd", picture)
+        if frame.stated_size is not None and size != frame.stated_size:
+            turned = " (turned by a quarter?)" if size == frame.stated_size[::-1] else ""
+            note = "is {} x {}, annotated {} x {}{}".format(*size, *frame.stated_size, turned)
+            found.add("wrong_size", picture, note=note)
+        try:
+            for resizer in resizers if min(size) and max(size) > EXTREME_ASPECT * min(size) else ():
+                if resizer.keep_ratio:
+                    resizer.refuse_nothing(frame.height, frame.width)
+        except ImageError as error:
+            found.add("nothing_left", picture, note=error.cause)
     missing = sum(kind == "missing_image" for kind, picture, _ in scan.faults if picture.part == part)
     if missing and missing == len(scan.chosen[part]):
-        images = count_of(len(coco), "image")
-        folder = coco.frames[0].image.parent
-        note = f"{coco.path} lists {images}, such as {coco.frames[0].name}; none is in {folder}"
+        first, images = coco.frames[0], count_of(len(coco), "image")
+        note = f"{coco.path} lists {images}, such as {first.name}; none is in {first.image.parent}"
         found.add("other_data", note=note, part=part)
 
 
