@@ -239,7 +239,7 @@ def test_the_weights_are_chosen_among_entries_or_refused(tmp_path):
         ([1, 2], None, "holds a list, expected a dictionary"),
         ({}, None, "holds no weights"),
         ({"w": NUMBERS, "note": "text"}, None, "entry 'note' is a str, not a weight"),
-        ({"two\nlines": 3}, None, r"entry 'two\\\\nlines' is a int, not a weight"),
+        ({"two\nlines": 3}, None, r"entry 'two\\nlines' is a int, not a weight"),
     ):
         write_archive(file, value)
         assert_refused(lambda file, entry=entry: read_torch_weights(file, entry), file, message)
