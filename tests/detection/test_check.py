@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from detection.check.overview import draw_overview
-from detection.check.run import DetectionCheck, check_detection_data
+from detection.check.run import DetectionCheck, check_detection_data, scales
 from ppcls_ext.check.report import write_check
 from ppcls_ext.utils.errors import UserError
 from tests.support.checks import finding, kinds, names, notes
@@ -82,8 +82,8 @@ def test_tiny_is_measured_at_the_size_of_the_evaluation(frames: Frames) -> None:
     resize = "EvalReader.sample_transforms=[{{Resize: {{" + size + ", keep_ratio: {}}}}}]"
     assert notes(check(frames, resize.format("false")), "tiny_box")[0].endswith("2 x 4 px when evaluated")
     assert notes(check(frames, resize.format("true")), "tiny_box")[0].endswith("2.4 x 2.4 px when evaluated")
-    letterbox = "EvalReader.sample_transforms=[{LetterResize: {" + size + "}}]"
-    assert notes(check(frames, letterbox), "tiny_box")[0].endswith("2 x 2 px when evaluated")
+    letterbox = {"EvalReader": {"sample_transforms": [{"LetterResize": {"target_size": [HEIGHT // 2, WIDTH // 4]}}]}}
+    assert scales(np.array([[WIDTH, HEIGHT], [0, 0]]), letterbox).tolist() == [[0.25, 0.25], [1, 1]]
 
 
 def test_images_that_share_an_id_or_a_file(frames: Frames) -> None:
