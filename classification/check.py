@@ -146,7 +146,7 @@ class ClassificationCheck(DataCheck):
 
         counts = {part: values[used] for part, values in self.classes.counts.items()}
         if len(used) <= overview.MOST_BARS:
-            names = [drawable(self.classes.name(label), label, in_chart=True) for label in used.tolist()]
+            names = [drawable(self.classes.name(label), label) for label in used.tolist()]
             overview.draw_bars(axes, names, counts)
         else:
             for part, values in counts.items():

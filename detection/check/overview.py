@@ -100,7 +100,7 @@ def _charts(check: DetectionCheck) -> list[Image.Image]:
     first = next(iter(check.sets))
 
     def class_boxes(axes: Any) -> None:
-        names = [drawable(check.class_names[number], number, in_chart=True) for number in shown.tolist()]
+        names = [drawable(check.class_names[number], number) for number in shown.tolist()]
         counts = {part: each.of_class[shown] for part, each in check.sets.items()}
         draw_bars(axes, names, counts, numbers=len(shown) <= MOST_BARS // 2)
         # The only key; the colours mean the same in all charts.
