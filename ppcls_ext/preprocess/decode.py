@@ -95,11 +95,15 @@ def read_bytes(path: str | os.PathLike[str]) -> bytes:
 
 
 def decode_image(
-    data: bytes, name: str = "image", value_range: AnyRange = None, note: Note | None = None
+    data: bytes,
+    name: str = "image",
+    value_range: AnyRange = None,
+    note: Note | None = None,
+    on_white: bool = True,
 ) -> np.ndarray:
     """Decodes an image file's bytes to ``uint8`` RGB ``[H, W, 3]``.
 
-    Grey, palette and CMYK pictures become RGB, transparent ones are laid on white, and the EXIF orientation is applied.
+    Grey, palette and CMYK pictures become RGB, and the EXIF orientation is applied.
     Of several pictures in a file the first is taken.
 
     Args:
@@ -109,6 +113,7 @@ def decode_image(
             32 bits count as such of 16, and where they are larger, or no whole numbers, the picture is refused.
         note: is given the samples of such pictures as they are stored, ``[H, W]`` or ``[H, W, C]``, and the largest
             value that they could have.
+        on_white: transparent pictures are laid on white; else their colours count alone.
 
     Raises:
         ImageError: the bytes are empty, truncated, of a kind that is not read, of more than ``MOST_PIXELS`` pixels, or
@@ -123,7 +128,7 @@ def decode_image(
             raise ImageError(name, f"the JPEG data are damaged ({damage})")
         if image is not None:
             return image
-    return _decode_with_pillow(data, name, value_range, note)
+    return _decode_with_pillow(data, name, value_range, note, on_white)
 
 
 def rgb_of(
@@ -135,8 +140,7 @@ def rgb_of(
         image: an array of ``uint8`` or ``uint16``: grey ``[H, W]`` or ``[H, W, 1]``, RGB ``[H, W, 3]``, with
             transparency ``[H, W, 4]``; or a Pillow image of any mode, which is turned upright as its EXIF data say.
             Of colours of 16 bits it keeps 8: a ``value_range`` for such a file, not loaded yet, is an error.
-        name, value_range, note: see :func:`decode_image`.
-        on_white: transparent pictures are laid on white; else their colours count alone.
+        name, value_range, note, on_white: see :func:`decode_image`.
 
     Raises:
         ImageError: it is anything else, or its samples have no agreed range; the message begins with ``name``.
@@ -201,11 +205,6 @@ def _refuse_excess(pixels: int | None, shape: str, name: str, most: int) -> None
 
 def _cut_off(data: bytes, name: str) -> str:
     return f"is truncated: {what_is(data, name)} that ends too early, after {len(data):,} bytes"
-
-
-def is_cmyk_jpeg(data: bytes) -> bool:
-    """Tells whether the bytes are a JPEG of four inks, which OpenCV and Pillow turn into different colours."""
-    return data.startswith(JPEG_START) and _jpeg_header(data)[2] in ("CMYK", "YCCK")
 
 
 def _jpeg_header(data: bytes) -> tuple[int, int, str | None]:
@@ -324,12 +323,14 @@ def _opened(data: bytes, name: str, most: int = MOST_PIXELS) -> Image.Image:
     return image
 
 
-def _decode_with_pillow(data: bytes, name: str, value_range: AnyRange, note: Note | None) -> np.ndarray:
+def _decode_with_pillow(
+    data: bytes, name: str, value_range: AnyRange, note: Note | None, on_white: bool
+) -> np.ndarray:
     # ppdet switches this on for the whole process when it is imported; a cut file is a damaged one.
     ImageFile.LOAD_TRUNCATED_IMAGES = False
     with _opened(data, name) as image:
         try:
-            return _rgb_of_pillow(image, value_range, note, data)
+            return _rgb_of_pillow(image, value_range, note, data, on_white)
         except SampleError as error:
             raise ImageError(name, str(error)) from error
         except Exception as error:  # Pillow's format readers raise nearly anything for damaged data.
@@ -339,7 +340,7 @@ def _decode_with_pillow(data: bytes, name: str, value_range: AnyRange, note: Not
 
 
 def _rgb_of_pillow(
-    image: Image.Image, value_range: AnyRange, note: Note | None, data: bytes | None, on_white: bool = True
+    image: Image.Image, value_range: AnyRange, note: Note | None, data: bytes | None, on_white: bool
 ) -> np.ndarray:
     """Loads an opened image and makes ``uint8`` RGB ``[H, W, 3]`` of it, upright. ``data`` is its file, if it is known.
 
@@ -361,7 +362,7 @@ def _rgb_of_pillow(
     return samples.turned(_to_rgb_array(picture, on_white), orientation_of(image.getexif))
 
 
-def _to_rgb_array(image: Image.Image, on_white: bool = True) -> np.ndarray:
+def _to_rgb_array(image: Image.Image, on_white: bool) -> np.ndarray:
     """Converts any of Pillow's modes to ``uint8`` RGB ``[H, W, 3]``; what is transparent lies on white, if asked."""
     if image.mode == "I":
         image = Image.fromarray(samples.to_bytes(np.asarray(image), SIXTEEN_BITS))
