@@ -9,9 +9,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import inspect
-import re
 from collections.abc import Iterable, Mapping
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field
@@ -19,14 +17,12 @@ from pydantic import ConfigDict, Field
 from detection.configuration.short_keys import SMALLEST
 from detection.geometry import BoxReading
 from detection.registration import register
-from detection.yolov10.scales import SCALES, neck_problems, scale_problem
 from ppcls_ext.engine.shared_keys import SharedKeys
 from ppcls_ext.preprocess import depth
 from ppcls_ext.utils.config import Document
 from ppcls_ext.utils.errors import UserError, suggestion
 from ppcls_ext.utils.schema import Checker, Count, CountOrZero, NotNegative, Number, Section
 from ppcls_ext.utils.signature import REQUIRED, Parameter, parameters_of
-from ppcls_ext.utils.texts import read_text
 
 Multiple = Annotated[Number, Field(ge=0.01, le=100)]
 
@@ -118,9 +114,6 @@ LETTERBOX = "LetterResize"
 YOLOV10 = "YOLOv10"
 # What our tools train, evaluate and export.
 DETECTORS = ("PPYOLOE", YOLOV10)
-YOLOV10_BACKBONE = "YOLOv10Backbone"
-YOLOV10_NECK = "YOLOv10Neck"
-_ANCHORED = re.compile(r"^(\w+)\s*:\s+&\w", re.MULTILINE)
 
 
 class _Catalog:
@@ -204,7 +197,6 @@ def check_document(document: Document) -> None:
     for name in (*REQUIRED_KEYS, *REQUIRED_SECTIONS):
         if name not in data:
             checker.add("", f"missing {'section' if name in REQUIRED_SECTIONS else 'key'} '{name}'")
-    _check_yolov10(checker, data)
     _check_order_of_operators(checker, data)
     unknown = []
     for name, value in data.items():
@@ -214,22 +206,13 @@ def check_document(document: Document) -> None:
             unknown.append(name)
     # The usual names first: of two that resemble a mistake, the first is named.
     names = list(dict.fromkeys([*RunKeys.model_fields, *REQUIRED_SECTIONS, *known.modules, *sorted(known.keys)]))
-    helpers = _anchored_keys(document) if unknown else set()
     for name in unknown:
-        if name not in helpers:
-            ours = DETECTORS_NAMES.get(name)
-            hint = f" (a classifier's key; a detector's is {ours})" if ours else suggestion(str(name), names)
-            checker.add("", f"unknown key '{name}'{hint}")
+        ours = DETECTORS_NAMES.get(name)
+        hint = f" (a classifier's key; a detector's is {ours})" if ours else suggestion(str(name), names)
+        checker.add("", f"unknown key '{name}'{hint}")
     if isinstance(architecture, str) and architecture not in known.modules:
         checker.add("architecture", f"unknown class '{architecture}'{suggestion(architecture, known.modules)}")
     checker.raise_any()
-
-
-def _anchored_keys(document: Document) -> set[str]:
-    """Returns top-level keys that exist for their YAML anchor (``eval_size: &eval_size [640, 640]``)."""
-    files = {line.rpartition(":")[0] for line in document.lines.values()}
-    texts = [read_text(name) for name in sorted(files) if name and Path(name).is_file()]
-    return {name for text in texts for name in _ANCHORED.findall(text)}
 
 
 def _check_top_section(checker: Checker, name: str, value: Any) -> None:
@@ -454,40 +437,3 @@ def _check_order_of_operators(checker: Checker, data: dict[str, Any]) -> None:
             if name == LETTERBOX and architecture != YOLOV10:
                 needs = f"{LETTERBOX} needs architecture: {YOLOV10}, which takes its padding back"
                 checker.add(key, f"{needs}; {architecture} does not")
-
-
-def _check_yolov10(checker: Checker, data: dict[str, Any]) -> None:
-    """Notes values that a YOLOv10 would refuse or ignore: scale, backbone and neck have to fit.
-
-    Types of arguments and unknown names are not looked at here: sections are checked against their classes as well.
-    """
-    if data.get("architecture") != YOLOV10:
-        return
-    network = _section(data, YOLOV10)
-
-    def stated(section: str, name: str) -> tuple[str, Any]:
-        """Returns key and value of an argument: of the section, else of the top, as PaddleDetection does."""
-        places = {f"{section}.{name}": _section(data, section).get(name), name: data.get(name)}
-        return next(((key, value) for key, value in places.items() if value is not None), (f"{section}.{name}", None))
-
-    backbone, (key, scale) = network.get("backbone", YOLOV10_BACKBONE), stated(YOLOV10_BACKBONE, "scale")
-    if backbone == YOLOV10_BACKBONE and scale is None:
-        checker.add("", f"missing key 'scale': {YOLOV10_BACKBONE} needs one of {', '.join(SCALES)}")
-        return
-    if scale is not None and (problem := scale_problem(scale)):
-        checker.add(key, problem)
-        return
-    if network.get("neck", YOLOV10_NECK) != YOLOV10_NECK:
-        return
-    arguments = {name: stated(YOLOV10_NECK, name) for name in ("scale", "depth_mult", "width_mult")}
-    for name in ("cib", "large_kernel"):
-        arguments[name] = f"{YOLOV10_NECK}.{name}", _section(data, YOLOV10_NECK).get(name)
-    key, own = arguments["scale"]
-    if own is not None and backbone != YOLOV10_BACKBONE:
-        advice = f"leave it null, and give {YOLOV10_NECK}.depth_mult and {YOLOV10_NECK}.cib"
-        checker.add(key, f"belongs to {YOLOV10_BACKBONE}; with {backbone} {advice}")
-        return
-    if own not in (None, scale):
-        checker.add(key, f"is {own}, but that of the backbone is {scale}")
-    for name, problem in neck_problems(**{name: value for name, (_, value) in arguments.items()}).items():
-        checker.add(arguments[name][0], problem)
