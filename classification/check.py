@@ -124,7 +124,7 @@ def draw_overview(check: ClassificationCheck) -> Image.Image:
     title += f"  ({count_of(empty, 'empty class', 'empty classes')} not shown)" if empty else ""
 
     def class_counts(axes: Any) -> None:
-        names = [drawable(classes.name(label), label, in_chart=True) for label in used.tolist()]
+        names = [drawable(classes.name(label), label) for label in used.tolist()]
         overview.draw_class_counts(axes, names, {part: values[used] for part, values in classes.counts.items()})
 
     def sample(picture: Picture) -> Card:

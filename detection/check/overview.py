@@ -56,7 +56,7 @@ def _charts(check: DetectionCheck) -> Image.Image:
         axes.set(xlabel=label, ylabel=f"% of {unit}")
 
     def classes(axes: Any) -> None:
-        names = [drawable(name, number, in_chart=True) for number, name in enumerate(check.class_names)]
+        names = [drawable(name, number) for number, name in enumerate(check.class_names)]
         draw_class_counts(axes, names, {part: each.of_class for part, each in check.sets.items()})
 
     def boxes_of_images(axes: Any) -> None:

@@ -15,7 +15,7 @@ import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cache, cached_property
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Generic, TypeVar
 from urllib.parse import unquote, urlsplit
 
@@ -80,6 +80,17 @@ def class_of_folder(folder: str) -> str:
 def folded_name(name: str) -> str:
     """Returns what is left of a file name without case and the form of its accents."""
     return unicodedata.normalize("NFC", class_of_folder(name).casefold())
+
+
+def unused_name(name: str, used: set[str]) -> str:
+    """Returns a name that differs from those in ``used`` in more than case and accents, and adds it to them: its own,
+    else with a number behind its stem."""
+    path, number, found = PurePosixPath(name), 1, name
+    while folded_name(found) in used:
+        number += 1
+        found = f"{path.stem}_{number}{path.suffix}"
+    used.add(folded_name(found))
+    return found
 
 
 def spellings(name: str) -> dict[str, str]:

@@ -32,8 +32,8 @@ EAST_ASIAN = frozenset({"gb18030", "big5", "big5hkscs", "cp950", "cp949", "johab
 NO_UTF8 = re.compile("[\udc80-\udcff]")
 THREE_BYTES = re.compile("[^\0-\u07ff]")
 
-# Encoding -> files that were read as it although they state nothing or another one.
-_guesses: dict[str, set[str]] = {}
+# Folders and encodings of texts that were read as it although they state nothing or another one: each is said once.
+_said: set[tuple[str, str]] = set()
 
 
 class TextError(UserError):
@@ -184,19 +184,11 @@ def _unknown_encoding(data: bytes, name: str, declared: str | None, unclear: boo
 
 
 def _note_guess(name: str, encoding: str, words: str) -> None:
-    files = _guesses.setdefault(encoding, set())
-    if not files:
-        rest = "other such files are read the same way. If that is wrong, name the encoding with --encoding"
+    place = os.path.dirname(name), encoding
+    if place not in _said:
+        _said.add(place)
+        rest = "other such files of its folder are read the same way. If that is wrong, name it with --encoding"
         logger.warning("%s %s; %s", shown_name(name), words, rest)
-    files.add(name)
-
-
-def say_guesses() -> None:
-    """Logs in how many files an encoding was guessed, where these are more than the first, and forgets them."""
-    for encoding, files in _guesses.items():
-        if len(files) > 1:
-            logger.info("%d texts were read as %s by a guess", len(files), encoding)
-    _guesses.clear()
 
 
 # Chinese or not

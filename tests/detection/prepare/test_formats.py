@@ -252,7 +252,7 @@ def test_an_export_tells_what_it_cannot_write(tmp_path: Path, caplog: pytest.Log
     prepare("export", source, "--to", "yolo", "--output", tmp_path / "yolo")
     assert "1 boxes of crowds" in caplog.text
     assert "1 images that got another name" in caplog.text
-    assert sorted(file.name for file in (tmp_path / "yolo").rglob("*.txt")) == ["a.txt", "a_jpg.txt", "b.txt"]
+    assert sorted(file.name for file in (tmp_path / "yolo").rglob("*.txt")) == ["a.txt", "a_2.txt", "b.txt"]
     prepare("export", source, "--to", "voc", "--output", tmp_path / "voc")
     assert result_of(tmp_path / "voc").report["boxes"]["kept"] == 4
     with pytest.raises(UserError, match="is no prepared data set"):

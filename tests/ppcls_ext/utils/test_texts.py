@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import codecs
 import json
-import logging
 import os
 from pathlib import Path
 
 import pytest
 
+from ppcls_ext.utils import texts
 from ppcls_ext.utils.errors import UserError
 from ppcls_ext.utils.files import write_json
 from ppcls_ext.utils.texts import (
@@ -18,7 +18,6 @@ from ppcls_ext.utils.texts import (
     UnknownEncodingError,
     decode_text,
     read_text,
-    say_guesses,
     shown_name,
     state_encoding,
 )
@@ -33,7 +32,7 @@ def fresh(monkeypatch):
     """Nothing is stated, nothing has been guessed."""
     monkeypatch.setenv(VARIABLE, "")
     monkeypatch.delenv(VARIABLE)
-    say_guesses()
+    monkeypatch.setattr(texts, "_said", set())
 
 
 @pytest.mark.parametrize("encoding", MARKS)
@@ -56,8 +55,7 @@ def test_line_ends_of_every_system_and_no_others(tmp_path):
     assert read_text(file) == "海参\n海胆\n"
 
 
-def test_chinese_is_guessed_and_said_once_with_the_number_of_files(tmp_path, caplog):
-    caplog.set_level(logging.INFO)
+def test_chinese_is_guessed_and_said_once_a_folder(tmp_path, caplog):
     # A single name is enough.
     names = ("海参", "海胆", "扇贝", "海星", "划痕", "缺陷", "轮胎", "鲍鱼", "行人", "香蕉", "摩托车")
     for number, name in enumerate(names):
@@ -65,8 +63,7 @@ def test_chinese_is_guessed_and_said_once_with_the_number_of_files(tmp_path, cap
         assert read_text(tmp_path / f"{number}.txt") == name
     assert len(caplog.records) == 1
     assert "0.txt is not UTF-8 and was read as gb18030" in caplog.text and "--encoding" in caplog.text
-    say_guesses()
-    assert "11 texts were read as gb18030" in caplog.records[-1].message
+    assert decode_text("海参".encode("gbk"), "other/a.txt") == "海参" and len(caplog.records) == 2
 
 
 @pytest.mark.parametrize(
@@ -112,9 +109,8 @@ def test_utf8_by_chance_is_chinese_and_words_stay_utf8(caplog):
         data = text.encode("gbk")
         assert decode_text(data, "a.xml", "gb2312") == text
         # Russian letters are shown to detectors, too.
-        say_guesses()
-        caplog.clear()
-        assert decode_text(data, "a.xml", "utf-8") == data.decode() and "may be Chinese" in caplog.text
+        assert decode_text(data, f"{text}/a.xml", "utf-8") == data.decode()
+        assert "may be Chinese" in caplog.records[-1].message
     # Chinese or Korean, and no sense as UTF-8.
     with pytest.raises(UnknownEncodingError, match="may be Chinese or of another language"):
         decode_text("苹".encode("gbk"), "a.txt")
