@@ -77,7 +77,7 @@ def write_evaluation(
     write_text(written[1], f"[\n{lines}\n]\n" if lines else "[]\n")
     summary = f"{title}: AP {figure_text(metrics.ap)}, AP50 {figure_text(metrics.ap50)}"
     limits = f"score at least {metrics.score_threshold:.2f}, IoU at least {IOU_THRESHOLD:.2f}"
-    shown = [drawable(*each, in_chart=True) for each in zip(truth.names, truth.numbers, strict=True)]
+    shown = [drawable(*each) for each in zip(truth.names, truth.numbers, strict=True)]
     draw_precision_recall(metrics, written[2], summary)
     draw_confusion(metrics.confusion, shown, written[3], f"{summary}\n{limits}")
     draw_class_bars(metrics, SIZES, written[4], summary)

@@ -130,9 +130,7 @@ def draw_boxes(
     places = np.array([place for _, place in drawn]).reshape(-1, 4)
     texts = []
     for index, place in reversed(drawn):
-        # Behind a name that is written from the right the mark keeps the number on its right.
-        mark = "" if labels[index].isascii() else "\u200e"
-        text = labels[index] if scores is None else f"{labels[index]}{mark} {100 * scores[index]:.0f} %"
+        text = labels[index] if scores is None else f"{labels[index]} {100 * scores[index]:.0f} %"
         text = shortened(text, font, picture.width - 2 * margin)
         if text:
             size = (math.ceil(text_width(text, font)) + 2 * margin, height)
