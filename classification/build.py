@@ -118,7 +118,7 @@ def evaluation_label_order(
     if settings is None or settings.dataset not in NUMBERED:
         return None
     is_list = settings.dataset == ImageNetDataset.__name__
-    if is_list and not _relabels(settings):
+    if is_list and not settings.dataset_arguments.get("relabel"):
         return None
     if weights is not None:
         known = label_order_of_weights(weights) if is_list else class_names_of_weights(weights)
@@ -130,52 +130,18 @@ def evaluation_label_order(
     return None if training is None or training.label_order is None else list(training.label_order)
 
 
-def relabel_difference(config: Config) -> str | None:
-    """Returns what is wrong where only one of two lists, ``DataLoader.Train`` and ``.Eval``, has ``relabel``."""
-    settings = [config.train, config.eval]
-    if any(one is None or one.dataset != ImageNetDataset.__name__ for one in settings):
-        return None
-    (key, train), (eval_key, evaluation) = ((f"{one.key}.dataset.relabel", _relabels(one)) for one in settings)
-    if train == evaluation:
-        return None
-    message = f"is {evaluation}, but {key} is {train}: the same label would mean two classes"
-    advice = f"write relabel: True in both, or in neither (-o {eval_key}={train})"
-    return config.document.problem(eval_key, f"{message}; {advice}")
-
-
-def _relabels(settings: DataSettings) -> bool:
-    return bool(settings.dataset_arguments.get("relabel"))
-
-
-def refuse_other_labels(config: Config, weights: Path | None = None) -> None:
-    """Makes sure that the labels of the list ``DataLoader.Eval`` mean the classes that ``weights`` were trained for.
-
-    Raises:
-        UserError: only one of training and evaluation has ``relabel``, or they number the labels differently.
-    """
-    if problem := relabel_difference(config):
-        raise UserError(problem)
-    if weights is None or config.eval is None or config.eval.dataset != ImageNetDataset.__name__:
+def refuse_other_labels(config: Config, weights: Path) -> None:
+    """Raises a UserError unless ``DataLoader.Eval`` has ``relabel`` as the training of ``weights`` had it; else the
+    same label would mean two classes."""
+    settings, train, trained = config.eval, config.train, training_set_of_weights(weights)
+    if not settings.dataset == trained.get("name") == ImageNetDataset.__name__:
         return
-    trained = training_set_of_weights(weights)
-    if trained.get("name") != ImageNetDataset.__name__:
-        return
-    key, before, now = f"{config.eval.key}.dataset.relabel", bool(trained.get("relabel")), _relabels(config.eval)
+    before, now = bool(trained.get("relabel")), settings.dataset_arguments.get("relabel", False)
     if before != now:
-        train = config.train
-        also = f" -o {train.key}.dataset.relabel={before}" if train and train.dataset == config.eval.dataset else ""
+        key = f"{settings.key}.dataset.relabel"
+        also = f" -o {train.key}.dataset.relabel={before}" if train and train.dataset == settings.dataset else ""
         message = f"is {now}, but {weights} was trained with {before}: the same label would mean two classes"
         raise UserError(config.document.problem(key, f"{message}; use -o {key}={before}{also}"))
-    label_order = label_order_of_weights(weights)
-    ours = evaluation_label_order(config) if now else None
-    if label_order is not None and ours is not None and ours != label_order:
-        number, first = next(
-            (number, pair) for number, pair in enumerate(itertools.zip_longest(ours, label_order)) if pair[0] != pair[1]
-        )
-        labels = ["no label" if label is None else f"label {label}" for label in first]
-        message = f"numbers the labels of {config.train.key}.dataset otherwise than the run of {weights}"
-        message = f"{message}: class {number} is {labels[0]} here, {labels[1]} there"
-        raise UserError(config.document.problem(key, message))
 
 
 def build_evaluation_dataset(
@@ -187,7 +153,8 @@ def build_evaluation_dataset(
     :func:`check_same_classes`.
     """
     assert config.eval is not None
-    refuse_other_labels(config, weights)
+    if weights is not None:
+        refuse_other_labels(config, weights)
     dataset = build_dataset(config, config.eval, evaluation_label_order(config, training, weights))
     if weights is not None:
         names, place = class_names_of_weights(weights), f"{config.eval.key}.dataset"

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from classification.build import UnavailableDataError, evaluation_label_order, open_dataset, relabel_difference
+from classification.build import UnavailableDataError, evaluation_label_order, open_dataset
 from classification.config import Config
 from classification.data.datasets import DATASETS, ImageDataset, ImageFolder, ImageNetDataset, relabel_hint
 from classification.data.geometry import Pad, RandCropImage, RandomCropImage
@@ -55,7 +55,6 @@ KINDS = {
     },
     "label_outside": Kind(ERROR, "with a label outside 0..{last_class} (Arch.class_num)"),
     "class_names": Kind(ERROR, "that training and validation name differently", "class", "classes"),
-    "relabel_differs": Kind(ERROR, "numbered by relabel in one of training and validation only", "list"),
     "class_not_trained": Kind(ERROR, "with validation images but no training image", "class", "classes"),
     "class_empty": Kind(WARNING, "of {class_num} (Arch.class_num) without any image", "class", "classes"),
     "class_not_validated": Kind(WARNING, "without a validation image", "class", "classes"),
@@ -220,8 +219,6 @@ def check_config_data(config: Config, limit: int = 0, threads: int = 1) -> Class
             empty = [str(path) for path in folders if not images_in(path) and label_order is None]
             for note in empty or [str(error)]:
                 found.add(f"{'empty_folder' if empty else 'unopened'}_{PART_WORDS[part]}", note=note)
-    if problem := relabel_difference(config):
-        found.add("relabel_differs", note=problem, part="Eval")
     classes = Classes(datasets, class_num)
     scan, seconds = Scan({}, {}), 0.0
     if datasets:

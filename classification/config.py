@@ -187,16 +187,17 @@ def check_config(document: Document) -> Config:
         distillation=_read_distillation(checker, file.Distillation, arch),
         pretraining=file.Pretraining,
     )
-    _apply_holdout(checker, config.train, config.eval)
+    _check_both_data_sets(checker, config.train, config.eval)
     _check_pretraining(checker, config)
     checker.raise_any()
     return config
 
 
-def _apply_holdout(checker: Checker, train: DataSettings | None, evaluation: DataSettings | None) -> None:
+def _check_both_data_sets(checker: Checker, train: DataSettings | None, evaluation: DataSettings | None) -> None:
     """Takes all images of both folders where training and evaluation have one each: ``split`` is for a single folder.
 
-    Folders and splits that share images are refused, for the evaluation would be of images that were learnt.
+    Folders and splits that share images are refused, for the evaluation would be of images that were learnt; and so are
+    lists of which only one has ``relabel``.
     """
     if train is None or evaluation is None or train.dataset != evaluation.dataset:
         return
@@ -216,6 +217,9 @@ def _apply_holdout(checker: Checker, train: DataSettings | None, evaluation: Dat
         {name: one.dataset_arguments.get(name, parameter.default) for name, parameter in parameters.items()}
         for one in (train, evaluation)
     )
+    if ours.get("relabel") != theirs.get("relabel"):
+        message = f"is {theirs['relabel']}, but {train.key}.dataset.relabel is {ours['relabel']}: the same label would"
+        checker.add(f"{key}.relabel", f"{message} mean two classes; write relabel: True in both, or in neither")
     # Splits of other files (the digits have none) do not meet; with the same split the same images are meant.
     files = ("data_file", "data_dir", "mode")
     if ours.get("split") == theirs.get("split") or any(ours.get(name) != theirs.get(name) for name in files):

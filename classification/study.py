@@ -15,10 +15,12 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
+from queue import SimpleQueue
+from threading import Event
 from typing import Annotated, Any
 
 import yaml
@@ -318,7 +320,7 @@ def refuse_other_study(study: Study) -> None:
 
 
 def train_runs(runs: Sequence[Run], script: Path, jobs: int = 1) -> list[tuple[Run, str]]:
-    """Trains what is not finished yet, some runs side by side, each in a process of its own.
+    """Trains what is not finished yet, some runs side by side, each in a process of its own that a thread looks after.
 
     Unless ``OMP_NUM_THREADS`` is set, each process gets its share of the cores; of the GPUs that
     ``CUDA_VISIBLE_DEVICES`` names, each gets one.
@@ -336,55 +338,45 @@ def train_runs(runs: Sequence[Run], script: Path, jobs: int = 1) -> list[tuple[R
     """
     waiting = [run for run in runs if run.report is None]
     logger.info("%d of %d runs are finished, %d to train", len(runs) - len(waiting), len(runs), len(waiting))
-    environment = dict(os.environ)
-    environment.setdefault("OMP_NUM_THREADS", str(max(1, available_cores() // jobs)))
+    environment = {"OMP_NUM_THREADS": str(max(1, available_cores() // jobs)), **os.environ}
     gpus = [name for name in environment.get("CUDA_VISIBLE_DEVICES", "").split(",") if name]
-    failures: list[tuple[Run, str]] = []
-    # By place, of which there are as many as jobs: the run and its training.
-    active: dict[int, tuple[Run, Generator[None, None, str | None]]] = {}
-    with InterruptWatch(world_size=1) as watch:
-        is_stopping = partial(watch.stop_after, 0)
+    places: SimpleQueue[dict[str, str]] = SimpleQueue()
+    for place in range(jobs):
+        places.put({**environment, **({"CUDA_VISIBLE_DEVICES": gpus[place % len(gpus)]} if gpus else {})})
+    at_once = Event()
+    with InterruptWatch(world_size=1) as watch, ThreadPoolExecutor(jobs) as threads:
+
+        def is_stopping() -> bool:
+            return watch.stop_after(0) or at_once.is_set()
+
+        def train(run: Run) -> str | None:
+            place = places.get()
+            reason = _train(run, script, place, is_stopping, at_once)
+            places.put(place)
+            if reason is not None:
+                logger.warning("%s failed: %s", run.label, reason)
+            return reason
+
         try:
-            while active or (waiting and not is_stopping()):
-                for place in range(jobs):
-                    if place not in active and waiting and not is_stopping():
-                        run = waiting.pop(0)
-                        own = {"CUDA_VISIBLE_DEVICES": gpus[place % len(gpus)]} if gpus else {}
-                        active[place] = run, _train(run, script, environment | own, is_stopping)
-                    if place in active:
-                        run, training = active[place]
-                        try:
-                            next(training)
-                        except StopIteration as end:
-                            del active[place]
-                            if end.value is not None:
-                                logger.warning("%s failed: %s", run.label, end.value)
-                                failures.append((run, end.value))
-                time.sleep(POLL_SECONDS)
-        finally:
-            for _, training in active.values():
-                training.close()
-        if is_stopping():
+            reasons = list(threads.map(train, waiting))
+        finally:  # a second Ctrl-C saves nothing
+            at_once.set()
+        if watch.stop_after(0):
             raise Interrupted("stopped; what was under way is saved; continue with the same command")
-    return failures
+    return [(run, reason) for run, reason in zip(waiting, reasons, strict=True) if reason is not None]
 
 
 def _train(
-    run: Run, script: Path, environment: dict[str, str], is_stopping: Callable[[], bool]
-) -> Generator[None, None, str | None]:
-    """Trains one run and tells of its epochs; yields whenever there is nothing to do but wait.
-
-    Where ``is_stopping``, the run is told to save and leave; a generator that is closed ends it at once.
-
-    Returns:
-        Why it failed, None if it did not.
-    """
+    run: Run, script: Path, environment: Mapping[str, str], is_stopping: Callable[[], bool], at_once: Event
+) -> str | None:
+    """Trains one run and tells of its epochs; where ``is_stopping``, it is told to save and leave, or killed
+    ``at_once``. Returns why it failed, None if it did not."""
     if is_locked(run.folder):
         logger.info("%s: another process trains it, perhaps of a killed study; waiting for it", run.label)
-    while is_locked(run.folder):
-        if is_stopping():
-            return None
-        yield
+    while is_locked(run.folder) and not is_stopping():
+        time.sleep(POLL_SECONDS)
+    if is_stopping():
+        return None
     if run.report is not None:
         logger.info("%s: finished by another process", run.label)
         return None
@@ -403,23 +395,21 @@ def _train(
                                    env=environment, start_new_session=True)  # fmt: skip
         logger.info("%s: %s", run.label, f"continued after epoch {told}" if told else "started")
         is_over = False
-        try:
-            while not is_over:
-                yield
-                is_over = process.poll() is not None
-                if is_stopping() and not is_over and not is_told_to_stop:
-                    is_told_to_stop = True
-                    process.send_signal(signal.SIGTERM)
-                history = read_history(run.folder)
-                for record in history[told:]:
-                    metrics, train = evaluation_of(record), record["train"]
-                    top1 = f"  top-1 {100 * metrics['top1']:.2f} %" if "top1" in metrics else ""
-                    logger.info("%s: epoch %d/%d  loss %.3f%s  (%.0f s)", run.label, record["epoch"],
-                                run.config.run.epochs, train["loss"], top1, train["seconds"])  # fmt: skip
-                told = max(told, len(history))
-        finally:
-            if process.poll() is None:
+        while not is_over:
+            time.sleep(POLL_SECONDS)
+            is_over = process.poll() is not None
+            if at_once.is_set():
                 process.kill()
+            elif is_stopping() and not is_told_to_stop:
+                is_told_to_stop = True
+                process.send_signal(signal.SIGTERM)
+            history = read_history(run.folder)
+            for record in history[told:]:
+                metrics, train = evaluation_of(record), record["train"]
+                top1 = f"  top-1 {100 * metrics['top1']:.2f} %" if "top1" in metrics else ""
+                logger.info("%s: epoch %d/%d  loss %.3f%s  (%.0f s)", run.label, record["epoch"],
+                            run.config.run.epochs, train["loss"], top1, train["seconds"])  # fmt: skip
+            told = max(told, len(history))
     if process.returncode == 0 and run.report is not None:
         logger.info("%s: finished", run.label)
         return None

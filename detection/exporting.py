@@ -13,13 +13,12 @@ import logging
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import numpy as np
 import paddle
 from paddle import nn
 
-from detection.nms import MultiClassNMS3
 from ppcls_ext.deploy.export import Network, prepared_images, write_export
 from ppcls_ext.deploy.formats import check_target, plan
 from ppcls_ext.deploy.onnx import check_settings
@@ -29,6 +28,9 @@ from ppcls_ext.runtime.description import DetectionDescription, OutputForm, Thre
 from ppcls_ext.runtime.nms import NmsSettings, TopkSettings
 from ppcls_ext.runtime.predictor import ImageSource
 from ppcls_ext.utils.errors import UserError
+
+if TYPE_CHECKING:
+    from detection.nms import MultiClassNMS3
 
 logger = logging.getLogger(__name__)
 # What ppdet's MultiClassNMS has and ours has not: switches for other engines.
@@ -155,6 +157,8 @@ def nms_settings(model: nn.Layer) -> NmsSettings | None:
 
 def exportable_nms(nms: Any) -> MultiClassNMS3:
     """Returns ``nms`` in the form that can be exported: ppdet's ``MultiClassNMS`` is translated, others are refused."""
+    from detection.nms import MultiClassNMS3
+
     if isinstance(nms, MultiClassNMS3):
         return nms
     if type(nms).__name__ != "MultiClassNMS":

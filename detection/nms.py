@@ -5,19 +5,14 @@ ppdet's own ``MultiClassNMS`` builds an operator of Paddle 2's graphs, which Pad
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
+import paddle
+from ppdet.core.workspace import register
 
 from ppcls_ext.runtime.nms import NmsSettings, suppress_across_classes
-from ppcls_ext.utils.errors import UserError
-
-if TYPE_CHECKING:
-    import paddle
-
-NAME = "MultiClassNMS3"
 
 
+@register
 class MultiClassNMS3:
     """Keeps the best of the boxes that overlap, class by class; the same arguments and results as ``MultiClassNMS``.
 
@@ -88,8 +83,6 @@ class MultiClassNMS3:
             Boxes ``float32 [K, 6]`` (class, score, x1, y1, x2, y2), those of the first image first; counts
             ``int32 [N]``, which add up to K, or None; index ``int32 [K, 1]``, or None. Without any detection K is 0.
         """
-        import paddle
-
         boxes, counts_in = bboxes if isinstance(bboxes, tuple) else (bboxes, None)
         background = background_label if background_label > -1 else self.background_label
         if paddle.in_dynamic_mode() or paddle.framework.in_pir_mode():
@@ -111,18 +104,3 @@ class MultiClassNMS3:
             kept = paddle.to_tensor(np.concatenate(parts))
             counts = paddle.to_tensor(np.array([len(rows) for rows in parts], np.int32))
         return kept, counts if self.return_rois_num else None, index if self.return_index else None
-
-
-def register() -> None:
-    """Puts :class:`MultiClassNMS3` into ppdet's workspace. May be called again.
-
-    Raises:
-        UserError: something else stands there under this name.
-    """
-    from ppdet.core import workspace
-
-    present = workspace.global_config.get(NAME)
-    if present is None:
-        workspace.register(MultiClassNMS3)
-    elif getattr(present, "pymodule", None) is None or present.pymodule.__name__ != __name__:
-        raise UserError(f"ppdet's workspace already has another '{NAME}'")

@@ -18,9 +18,8 @@ from ppdet.data.transform.operators import BaseOperator, RandomFlip, register_op
 from ppcls_ext.preprocess import ImageError, sonar
 from ppcls_ext.preprocess import detection as preprocess
 from ppcls_ext.preprocess.detection import GREY, colour, height_and_width
-from ppcls_ext.preprocess.operators import MEGAPIXELS, refuse_large_result
+from ppcls_ext.preprocess.operators import MEGAPIXELS
 from ppcls_ext.preprocess.samples import Bits, Range
-from ppcls_ext.utils.errors import UserError
 from ppcls_ext.utils.signature import Limits, PositiveNumber, Probability
 
 # What PadGT pads.
@@ -142,32 +141,6 @@ class Resize(toolkit.Resize):
         if isinstance(sample["image"], np.ndarray) and sample["image"].ndim == IMAGE_AXES:
             self._resize.refuse_nothing(*sample["image"].shape[:2])
         return super().apply(sample, context)
-
-
-class RandomShortSideResize(toolkit.RandomShortSideResize):
-    """ppdet's operator, in its place, which refuses pictures that it would make larger than 64 megapixels.
-
-    Without its ``max_size``, a picture of 20000 x 2 pixels would become 8 million pixels wide.
-    """
-
-    def apply(self, sample: dict[str, Any], context: Any = None) -> dict[str, Any]:
-        """Resizes the picture ``[H, W, 3]`` and its boxes; ``ImageError`` where it would become too large."""
-        size = self.get_size_with_aspect_ratio(sample["image"].shape[:2], max(self.short_side_sizes), self.max_size)
-        refuse_large_result(*size, MEGAPIXELS)
-        return super().apply(sample, context)
-
-
-class Mixup(toolkit.Mixup):
-    """ppdet's operator, in its place, which refuses pairs whose mixture would be larger than 64 megapixels.
-
-    It is as wide and as high as the larger of the two: of 20000 x 2 and 2 x 20000 pixels, 400 megapixels.
-    """
-
-    def apply_image(self, img1: np.ndarray, img2: np.ndarray, factor: float) -> np.ndarray:
-        """Mixes two pictures ``[H, W, 3]``; ``ImageError`` where the result would be too large."""
-        height, width = (max(sides) for sides in zip(img1.shape[:2], img2.shape[:2], strict=True))
-        refuse_large_result(width, height, MEGAPIXELS)
-        return super().apply_image(img1, img2, factor)
 
 
 class SonarEnhance(BaseOperator):
@@ -535,23 +508,10 @@ OPERATORS = (
 )  # fmt: skip
 
 # These stand in the place of ppdet's own.
-REPLACEMENTS = (Decode, Mixup, RandomShortSideResize, Resize)
+REPLACEMENTS = (Decode, Resize)
 
-
-def register() -> None:
-    """Makes the operators known to ppdet's readers. May be called again.
-
-    Raises:
-        UserError: ppdet already has another operator of the same name.
-    """
-    for operator in OPERATORS:
-        name = operator.__name__
-        present = getattr(BaseOperator, name, None)
-        if present is None:
-            register_op(operator)
-        elif present is not operator:
-            raise UserError(f"ppdet already has another image operator '{name}' ({present.__module__})")
-        # The readers look here, where the decorator alone does not put it.
-        setattr(ppdet.data.transform, name, operator)
-    for operator in REPLACEMENTS:
-        setattr(ppdet.data.transform, operator.__name__, operator)
+for _operator in OPERATORS:
+    register_op(_operator)
+for _operator in (*OPERATORS, *REPLACEMENTS):
+    # The readers look here.
+    setattr(ppdet.data.transform, _operator.__name__, _operator)

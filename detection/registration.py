@@ -5,19 +5,15 @@ from __future__ import annotations
 import contextlib
 import importlib
 import io
-from collections.abc import Mapping
-from typing import Any
 
 from ppcls_ext.utils.command_line import OUR_PACKAGES
 from ppcls_ext.utils.errors import UserError
 
-# Our parts of networks by module; their decorator puts them into the workspace when the module is loaded.
-NETWORK_PARTS = {
-    "detection.backbone": ("EConvNeXt", "CSPConvNeXt"),
-    "detection.yolov10.network": ("YOLOv10Backbone", "YOLOv10Neck"),
-    "detection.yolov10.loss": ("YOLOv10Assigner",),
-    "detection.yolov10.head": ("YOLOv10Head", "YOLOv10"),
-}
+# Modules whose classes (parts of networks, NMS, operators) are put into the workspace when the module is loaded.
+PARTS = (
+    "detection.backbone", "detection.yolov10.network", "detection.yolov10.loss", "detection.yolov10.head",
+    "detection.nms", "detection.operators",
+)  # fmt: skip
 # What to install for a package, if not that of its name. Always without dependencies: imgaug's, for one, replace NumPy
 # and OpenCV by others than Paddle can use.
 WHEELS = {"ppdet": "paddledet", "imgaug": "imgaug imageio scikit-image shapely lazy_loader tifffile"}
@@ -48,27 +44,14 @@ def put_into_workspace() -> None:
 
     ppdet is the one that Python finds first: that of a checkout at the head of ``sys.path``, else the installed one.
     """
+    # In this order: its modules need each other.
     import ppdet.core.workspace
     import ppdet.data
-    import ppdet.modeling
+    import ppdet.modeling  # noqa: F401
 
-    _check_free(ppdet.core.workspace.global_config)
-    for module in NETWORK_PARTS:
-        importlib.import_module(module)
-    import detection.nms
-    import detection.operators
-
-    detection.operators.register()
-    detection.nms.register()
-
-
-def _check_free(present: Mapping[str, Any]) -> None:
-    """Raises a UserError if a name of ours is taken by another class, as in the checkout of the paper's authors."""
-    for module, names in NETWORK_PARTS.items():
-        for name in names:
-            other = getattr(present.get(name), "pymodule", None)
-            if name in present and getattr(other, "__name__", None) != module:
-                where = getattr(other, "__name__", "a configuration")
-                raise UserError(
-                    f"ppdet's workspace already has a '{name}' that is not ours ({where}); it is left as it is"
-                )
+    try:
+        for module in PARTS:
+            importlib.import_module(module)
+    except (ValueError, KeyError) as error:
+        # As in the checkout of the paper's authors, which has a CSPConvNeXt.
+        raise UserError(f"PaddleDetection already has another class under a name of ours: {error}") from error

@@ -11,6 +11,7 @@ import contextlib
 import copy
 import inspect
 import logging
+import re
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -26,9 +27,9 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-
 # What the constructors of ppdet raise on values that they cannot use.
 REFUSALS = (AssertionError, AttributeError, FileNotFoundError, IndexError, KeyError, TypeError, ValueError)
+_ARGUMENT = re.compile(r"[A-Za-z]\w*(?:\.\w+)+")
 
 
 @contextlib.contextmanager
@@ -96,13 +97,20 @@ def _activations_as_layers(model: paddle.nn.Layer) -> None:
 def refusals(config: DetectionConfig) -> Iterator[None]:
     """Turns what ppdet's constructors raise on values that they cannot use into one line.
 
-    They check little, so a wrong value ends in whatever Python raises where it is used first.
+    They check little, so a wrong value ends in whatever Python raises where it is used first. What a class of ours
+    refuses begins with its name and the argument, and gets the place of that in the file.
     """
     try:
         yield
     except REFUSALS as error:
         logger.debug("refused by PaddleDetection", exc_info=error)
         reason = " ".join(str(error).split()) or "no reason given"
+        key, _, message = reason.partition(": ")
+        if _ARGUMENT.fullmatch(key):
+            # Several classes may share what stands at the top.
+            document, shared = config.document, key.rpartition(".")[2]
+            is_shared = key not in document.lines and shared in document.lines
+            raise UserError(document.problem(shared if is_shared else key, message)) from error
         if not isinstance(error, ValueError | AssertionError):
             reason = f"PaddleDetection cannot build this: {type(error).__name__}: {reason}"
         raise UserError(f"{config.path}: {reason}") from error

@@ -19,7 +19,6 @@ from pydantic import ConfigDict, Field
 from detection.configuration.short_keys import SMALLEST
 from detection.geometry import BoxReading
 from detection.registration import register
-from detection.yolov10.scales import SCALES, neck_problems, scale_problem
 from ppcls_ext.engine.shared_keys import SharedKeys
 from ppcls_ext.preprocess import depth
 from ppcls_ext.utils.config import Document
@@ -118,8 +117,6 @@ LETTERBOX = "LetterResize"
 YOLOV10 = "YOLOv10"
 # What our tools train, evaluate and export.
 DETECTORS = ("PPYOLOE", YOLOV10)
-YOLOV10_BACKBONE = "YOLOv10Backbone"
-YOLOV10_NECK = "YOLOv10Neck"
 _ANCHORED = re.compile(r"^(\w+)\s*:\s+&\w", re.MULTILINE)
 
 
@@ -204,7 +201,6 @@ def check_document(document: Document) -> None:
     for name in (*REQUIRED_KEYS, *REQUIRED_SECTIONS):
         if name not in data:
             checker.add("", f"missing {'section' if name in REQUIRED_SECTIONS else 'key'} '{name}'")
-    _check_yolov10(checker, data)
     _check_order_of_operators(checker, data)
     unknown = []
     for name, value in data.items():
@@ -454,40 +450,3 @@ def _check_order_of_operators(checker: Checker, data: dict[str, Any]) -> None:
             if name == LETTERBOX and architecture != YOLOV10:
                 needs = f"{LETTERBOX} needs architecture: {YOLOV10}, which takes its padding back"
                 checker.add(key, f"{needs}; {architecture} does not")
-
-
-def _check_yolov10(checker: Checker, data: dict[str, Any]) -> None:
-    """Notes values that a YOLOv10 would refuse or ignore: scale, backbone and neck have to fit.
-
-    Types of arguments and unknown names are not looked at here: sections are checked against their classes as well.
-    """
-    if data.get("architecture") != YOLOV10:
-        return
-    network = _section(data, YOLOV10)
-
-    def stated(section: str, name: str) -> tuple[str, Any]:
-        """Returns key and value of an argument: of the section, else of the top, as PaddleDetection does."""
-        places = {f"{section}.{name}": _section(data, section).get(name), name: data.get(name)}
-        return next(((key, value) for key, value in places.items() if value is not None), (f"{section}.{name}", None))
-
-    backbone, (key, scale) = network.get("backbone", YOLOV10_BACKBONE), stated(YOLOV10_BACKBONE, "scale")
-    if backbone == YOLOV10_BACKBONE and scale is None:
-        checker.add("", f"missing key 'scale': {YOLOV10_BACKBONE} needs one of {', '.join(SCALES)}")
-        return
-    if scale is not None and (problem := scale_problem(scale)):
-        checker.add(key, problem)
-        return
-    if network.get("neck", YOLOV10_NECK) != YOLOV10_NECK:
-        return
-    arguments = {name: stated(YOLOV10_NECK, name) for name in ("scale", "depth_mult", "width_mult")}
-    for name in ("cib", "large_kernel"):
-        arguments[name] = f"{YOLOV10_NECK}.{name}", _section(data, YOLOV10_NECK).get(name)
-    key, own = arguments["scale"]
-    if own is not None and backbone != YOLOV10_BACKBONE:
-        advice = f"leave it null, and give {YOLOV10_NECK}.depth_mult and {YOLOV10_NECK}.cib"
-        checker.add(key, f"belongs to {YOLOV10_BACKBONE}; with {backbone} {advice}")
-        return
-    if own not in (None, scale):
-        checker.add(key, f"is {own}, but that of the backbone is {scale}")
-    for name, problem in neck_problems(**{name: value for name, (_, value) in arguments.items()}).items():
-        checker.add(arguments[name][0], problem)

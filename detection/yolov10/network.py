@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Literal, get_args
 
 import numpy as np
 import paddle
@@ -27,10 +27,12 @@ from detection.yolov10.scales import (
     NECK_REPEATS,
     STRIDES,
     find_scale,
-    neck_problems,
     scaled_repeats,
 )
+from ppcls_ext.utils.signature import PositiveNumber
 
+NeckPlace = Literal["F4", "N4", "N5"]
+NECK_PLACES = get_args(NeckPlace)
 NORM_EPSILON = 1e-3
 # Paddle's momentum is the share of the old statistics.
 NORM_MOMENTUM = 0.97
@@ -285,7 +287,7 @@ class YOLOv10Backbone(nn.Layer):
 
     def __init__(self, scale: str | None = None) -> None:
         super().__init__()
-        row = find_scale(scale)
+        row = find_scale(scale, type(self).__name__)
         p1, p2, p3, p4, p5 = row.channels()
         repeats = [scaled_repeats(number, row.depth) for number in BASE_REPEATS]
         self.channels = [p3, p4, p5]
@@ -335,7 +337,7 @@ class YOLOv10Neck(nn.Layer):
         large_kernel: those of them with 7x7 kernels.
 
     Raises:
-        ValueError: an argument is out of range, missing, or contradicts ``scale``; the message begins with its name.
+        ValueError: an argument is out of range, missing, or contradicts ``scale``; the message begins with its key.
     """
 
     __shared__ = ["scale", "depth_mult", "width_mult"]
@@ -345,26 +347,39 @@ class YOLOv10Neck(nn.Layer):
         in_channels: Sequence[int] = (256, 512, 512),
         strides: Sequence[int] = STRIDES,
         scale: str | None = None,
-        depth_mult: float | None = None,
+        depth_mult: PositiveNumber | None = None,
         width_mult: float | None = None,
-        cib: Sequence[str] | None = None,
-        large_kernel: Sequence[str] | None = None,
+        cib: Sequence[NeckPlace] | None = None,
+        large_kernel: Sequence[NeckPlace] | None = None,
     ) -> None:
         super().__init__()
         if len(in_channels) != len(STRIDES):
-            raise ValueError(f"in_channels: the neck takes {len(STRIDES)} maps, the backbone gives {len(in_channels)}")
+            maps = f"the neck takes {len(STRIDES)} maps, the backbone gives {len(in_channels)}"
+            raise ValueError(f"YOLOv10Neck.in_channels: {maps}")
         if strides[1] != 2 * strides[0] or strides[2] != 2 * strides[1]:
-            raise ValueError(f"strides: each must be twice the one before, the backbone's are {list(strides)}")
-        for name, problem in neck_problems(scale, depth_mult, width_mult, cib, large_kernel).items():
-            raise ValueError(f"{name}: {problem}")
+            raise ValueError(f"YOLOv10Neck.strides: each must be twice the one before, the backbone's: {list(strides)}")
+        if width_mult is not None:
+            words = "for it would change nothing: YOLOv10 is as wide as its scale or its backbone says"
+            raise ValueError(f"YOLOv10Neck.width_mult: must not be given, {words}, got {width_mult!r}")
+        stated = {"depth_mult": depth_mult, "cib": cib, "large_kernel": large_kernel}
         if scale is not None:
-            row = find_scale(scale)
+            row = find_scale(scale, "YOLOv10Neck")
+            for name in (name for name, value in stated.items() if value is not None):
+                raise ValueError(f"YOLOv10Neck.{name}: must not be given: it follows from scale {scale}")
             if list(in_channels) != row.channels()[2:]:
-                taken, given = row.channels()[2:], list(in_channels)
-                raise ValueError(f"scale: {scale} takes {taken} channels, the backbone gives {given}")
+                words = f"{scale} takes {row.channels()[2:]} channels, the backbone gives {list(in_channels)}"
+                advice = "with another backbone than YOLOv10Backbone leave it out, and give depth_mult and cib"
+                raise ValueError(f"YOLOv10Neck.scale: {words}; {advice}")
             depth, cib, large_kernel = row.depth, row.cib, row.large_kernel
         else:
+            for name in (name for name in ("depth_mult", "cib") if stated[name] is None):
+                raise ValueError(f"YOLOv10Neck.{name}: is missing: it is needed, for there is no scale")
             depth, large_kernel = float(depth_mult), large_kernel or ()
+            if unknown := [place for place in cib if place not in NECK_PLACES]:
+                raise ValueError(f"YOLOv10Neck.cib: must be places of {', '.join(NECK_PLACES)}, got {unknown[0]!r}")
+            if plain := [place for place in large_kernel if place not in cib]:
+                words = f"{plain[0]} has no compact inverted block: it is not in cib"
+                raise ValueError(f"YOLOv10Neck.large_kernel: {words}")
         repeats = scaled_repeats(NECK_REPEATS, depth)
         c3, c4, c5 = in_channels
         self.channels = list(in_channels)

@@ -45,6 +45,7 @@ MISTAKES = [
     # Wrong types, of sections and of values.
     ("DataLoader.Train=5", None, "must be a mapping, got 5 (int)"),
     ("Global.epochs=1.5", None, "must be a whole number, got 1.5 (float)"),
+    ("Global.epochs=[1", None, "must be a whole number, got '[1' (str)"),
     ("Global.image_shape=[3, a, 224]", "Global.image_shape[1]", "must be a whole number, got 'a' (str)"),
     ("Optimizer.lr.learning_rate=.nan", None, "must be a finite number, got nan"),
     # Wrong choices.

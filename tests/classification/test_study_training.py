@@ -208,11 +208,3 @@ def test_a_folder_belongs_to_one_study_and_to_one_process(tmp_path: Path) -> Non
     other = load_study((tmp_path / "small.yaml").rename(tmp_path / "other.yaml"))
     with pytest.raises(UserError, match="holds the study 'small'"), open_study(other):
         raise AssertionError("two studies in one folder")
-
-
-def test_a_report_that_tells_of_no_end_counts_for_nothing(tmp_path: Path) -> None:
-    run = runs_in(tmp_path)[0]
-    pretend_training(run, [0.2])
-    for report in ("", "[]", '{"epochs": 1, "history": []}', '{"epochs": 2}'):
-        (run.folder / "report.json").write_text(report)
-        assert run.report is None

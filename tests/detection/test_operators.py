@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from detection.toolkit import register
-from ppcls_ext.preprocess import ImageError, sonar
 from ppcls_ext.preprocess import detection as preprocess
+from ppcls_ext.preprocess import sonar
 from ppcls_ext.utils.signature import check_arguments, parameters_of
 from tests.support.coloured_boxes import coloured_sample, seen_box
 from tests.support.pictures import smooth_picture
@@ -177,18 +177,3 @@ def test_arguments_out_of_range_are_refused_by_the_check_of_configurations(opera
     parameters = {name: each for name, each in parameters_of(getattr(transform, operator)).items() if name in arguments}
     ((argument, problem),) = check_arguments(parameters, arguments)[1]
     assert argument in arguments and re.match(message, problem)
-
-
-def test_a_short_side_may_not_make_the_long_one_endless():
-    resize = {"RandomShortSideResize": {"short_side_sizes": [400, 480]}}
-    with pytest.raises(ImageError, match="would be resized to 4800000 x 480 pixels; at most 64 megapixels"):
-        transformed([resize], {"image": np.zeros([2, 20000, 3], np.uint8)})
-    assert transformed([resize], {"image": frame(40, 56)})["image"].shape[0] in (400, 480)
-
-
-def test_a_mixture_of_a_wide_and_a_tall_picture_is_refused():
-    pair = [{"image": np.zeros([*size, 3], np.uint8)} for size in ((2, 20000), (20000, 2))]
-    with pytest.raises(ImageError, match="would be resized to 20000 x 20000 pixels"):
-        apply("Mixup", {}, pair)
-    pair = [{"image": np.zeros([*size, 3], np.uint8)} for size in ((40, 50), (30, 60))]
-    assert apply("Mixup", {}, pair)["image"].shape == (40, 60, 3)

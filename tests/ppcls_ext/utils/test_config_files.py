@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from ppcls_ext.utils.config import Document, Problems, apply_override, load_config_file, parse_value
+from ppcls_ext.utils.config import Document, apply_override, load_config_file, parse_value
 from ppcls_ext.utils.errors import UserError
 from ppcls_ext.utils.signature import parse_number
 
@@ -93,8 +93,7 @@ def test_nothing_is_ever_run(write, tmp_path):
     for value in (f"!!python/object/apply:os.system ['touch {witness}']", "!!python/name:os.system"):
         with pytest.raises(UserError, match="could not determine a constructor"):
             load_config_file(write(f"A: {value}\n"))
-        with pytest.raises(UserError, match="is not a YAML value"):
-            Problems(changed(write(TEXT), [f"Global.epochs={value}"])).raise_any()
+        assert changed(write(TEXT), [f"Global.epochs={value}"]).data["Global"]["epochs"] == value
     expression = f"__import__('os').system('touch {witness}')"
     document = changed(write(f'A: "{expression}"\n'), [f"Global.name={expression}", "Global.n=1 + 1"])
     assert document.data == {"A": expression, "Global": {"name": expression, "n": "1 + 1"}}
@@ -123,16 +122,14 @@ def test_overrides(write, change, key, value):
     ("change", "message"),
     [
         ("Global.epochs", "must have the form KEY.SUB=VALUE"),
-        ("Global.epochs=[1", "'[1' is not a YAML value; if a text is meant, quote it: -o 'Global.epochs=\"[1\"'"),
         ("Global.epochs.deeper=1", "'Global.epochs' holds the value 3 and has no keys below it"),
-        ("Global.epochs=!!bool perhaps", "'!!bool perhaps' is not a YAML value"),
         ("DataLoader.Train.ops.²=1", "'²' is not one of its entries 0 to 1"),
         ("DataLoader.Train.ops[2].Resize.size=1", "'2' is not one of its entries 0 to 1"),
     ],
 )
 def test_overrides_that_make_no_sense(write, change, message):
     with pytest.raises(UserError) as error:
-        Problems(changed(write(TEXT), [change])).raise_any()
+        changed(write(TEXT), [change])
     assert str(error.value).startswith(f"-o {change}: ")
     assert message in str(error.value)
 
