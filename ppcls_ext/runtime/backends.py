@@ -313,17 +313,9 @@ def load(
     engine = open_backend(description, artefact, name, threads or available_cores(), onednn)
     if isinstance(description, DetectionDescription):
         return DetectionPredictor(
-            engine,
-            prepare,
-            description.classes,
-            description.class_num,
-            description.input_shape,
-            description.form,
-            description.model_name,
-            prepare.enhancement,
-            prepare.value_range,
-            description.thresholds,
-        )
+            engine, prepare, description.classes, description.class_num, description.input_shape, description.form,
+            description.model_name, description.thresholds,
+        )  # fmt: skip
     return Predictor(
         engine, prepare, description.classes, description.topk, description.input_shape, description.model_name
     )

@@ -355,8 +355,6 @@ class DetectionPredictor(_AnyPredictor):
         input_shape: ``[-1, 3, H, W]`` of the network; -1 is free. It is checked against what ``prepare`` makes.
         form: what the outputs of the network mean.
         model_name: the architecture, for people.
-        enhance: turns ``uint8`` RGB ``[H, W, 3]`` into the same with more contrast: how nearly black frames are shown.
-        value_range: what was made of samples of more than 8 bits, see ``decode_image``: how they are shown.
         thresholds: the recommended ones, where the weights were evaluated.
     """
 
@@ -369,16 +367,15 @@ class DetectionPredictor(_AnyPredictor):
         input_shape: Sequence[int],
         form: OutputForm,
         model_name: str = "model",
-        enhance: Callable[[np.ndarray], np.ndarray] | None = None,
-        value_range: AnyRange = None,
         thresholds: Thresholds | None = None,
     ) -> None:
         super().__init__(backend, classes, input_shape, model_name)
         self.thresholds = thresholds
         self.class_num = class_num
         self.form = form
-        self.enhance = enhance
-        self.value_range = value_range
+        # How frames are shown: what raises the contrast of ``uint8`` RGB ``[H, W, 3]`` (or None), and what was made of
+        # samples of more than 8 bits, see ``decode_image``.
+        self.enhance, self.value_range = prepare.enhancement, prepare.value_range
         self._prepare = prepare
 
     def __call__(

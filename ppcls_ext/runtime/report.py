@@ -21,6 +21,7 @@ from ppcls_ext.utils.files import atomic_path
 from ppcls_ext.utils.fonts import drawable
 from ppcls_ext.utils.names import class_of_folder, folded_name
 from ppcls_ext.utils.outputs import record_outputs
+from ppcls_ext.utils.tables import aligned
 from ppcls_ext.utils.texts import shown_name
 
 logger = logging.getLogger(__name__)
@@ -79,10 +80,7 @@ def as_table(predictions: Predictions, predictor: AnyPredictor) -> str:
             rows[0].append("true class")
             for row, truth, prediction in zip(rows[1:], truths, readable, strict=True):
                 row.append("" if truth is None else f"{truth} {'yes' if truth == prediction.labels[0] else 'NO'}")
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    rows.insert(1, ["-" * width for width in widths])
-    lines = ("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in rows)
-    return "\n".join(line.rstrip() for line in lines)
+    return "\n".join(aligned(rows, left=len(rows[0])))
 
 
 def _short(name: str) -> str:
