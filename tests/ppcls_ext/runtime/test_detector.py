@@ -82,20 +82,8 @@ def test_the_best_of_overlapping_boxes_stays_whatever_the_classes(pictures, fina
         predictor(pictures, class_agnostic=True)
 
 
-def test_unreadable_files_are_named_and_the_others_go_on(pictures, tmp_path, caplog):
-    (tmp_path / "clip.mp4").write_bytes(b"\x00\x00\x00\x20ftypisom" + bytes(range(256)))
-    (tmp_path / "notes.txt").write_text("dive 7, good visibility")
-    files = [tmp_path / "clip.mp4", pictures[0], tmp_path / "notes.txt", pictures[2]]
-    with caplog.at_level("WARNING"):
-        predictions = make_predictor()(files, batch_size=2)
-    assert [prediction.error is None for prediction in predictions] == [False, True, False, True]
-    assert [len(prediction.scores) for prediction in predictions] == [0, 2, 0, 2]
-    first, second = (record.getMessage() for record in caplog.records)
-    assert str(files[0]) in first and str(files[2]) in second
-
-
-class InputDetector:
-    """Gives the same rows for every image, in pixels of its input."""
+class TopkDetector:
+    """Gives the same rows for every image, in pixels of its input, as a network without NMS does."""
 
     def __init__(self, rows):
         self.rows = np.array(rows, np.float32)
@@ -107,7 +95,7 @@ class InputDetector:
 def test_boxes_in_pixels_of_the_input_go_back_through_a_letterbox(pictures):
     # 40 x 30, 41 x 30 and 42 x 30 pixels become 43, 44 and 45 x 32 in the middle of 64 x 32.
     operators = [OPERATORS[0], {"LetterResize": {"target_size": [32, 64]}}, *OPERATORS[1:]]
-    backend = InputDetector([[1, 0.25, 10, 0, 53, 32], [0, 0.75, 10, 16, 31.5, 32]])
+    backend = TopkDetector([[1, 0.25, 10, 0, 53, 32], [0, 0.75, 10, 16, 31.5, 32]])
     predictor = made_detector(backend, operators, form=OutputForm(TopkSettings(2), scaled=False))
     first, *_ = predictor(pictures)
     assert first.labels.tolist() == [0, 1]

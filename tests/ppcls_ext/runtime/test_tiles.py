@@ -109,6 +109,11 @@ def test_all_objects_of_a_large_picture_are_found_once(form, picture, tmp_path):
     assert predictor.backend.batches == [5, 5, 5, 1] * 3
     with pytest.raises(UserError, match="tile: must be at least 32"):
         predictor(pixels, tile=10)
+    # Nothing changes for a picture that is no larger than a tile; frames of a stream come one by one.
+    plain, tiled = predictor(pixels)[0], predictor(pixels, tile=300)[0]
+    for name in ("boxes", "scores", "labels"):
+        np.testing.assert_array_equal(getattr(plain, name), getattr(tiled, name))
+    assert [shown(one) for one in predictor(iter([pixels] * 2), tile=100, overlap=0.3)] == [expected] * 2
 
 
 def test_the_class_agnostic_nms_of_a_configuration_goes_across_tiles():
@@ -128,15 +133,3 @@ def test_a_picture_whose_tiles_do_not_fit_is_left_out_alone(picture, tmp_path):
     Image.new("L", (900, 3)).save(tmp_path / "thin.png")
     thin, other = predictor([tmp_path / "thin.png", picture[0]], tile=640)
     assert "of which resizing by 0.1 leaves none" in thin.error and other.error is None
-
-
-@pytest.mark.parametrize("form", FORMS.values(), ids=FORMS)
-def test_nothing_changes_for_a_picture_that_is_no_larger_than_a_tile(form, picture):
-    predictor = predictor_of(form)
-    plain, tiled = predictor(picture[0])[0], predictor(picture[0], tile=300)[0]
-    for name in ("boxes", "scores", "labels"):
-        np.testing.assert_array_equal(getattr(plain, name), getattr(tiled, name))
-    # A file that cannot be read is told as ever, and frames of a stream come one by one.
-    predictions = predictor(["nowhere.png", picture[0]], tile=300)
-    assert predictions[0].error and shown(predictions[1]) == picture[1]
-    assert [shown(one) for one in predictor(iter([picture[0]] * 2), tile=100, overlap=0.3)] == [picture[1]] * 2

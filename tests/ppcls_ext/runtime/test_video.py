@@ -181,7 +181,6 @@ def test_a_cut_video_is_told(project, predict):
         ("--input dive.mp4 --coco out.json", "--coco is for images"),
         ("--input dive.mp4 --save dive.mp4 --overwrite", "is read by this command"),
         ("--input frame.png --save run_2026.11", "unknown picture format '.11'; use .png, .jpg or a folder (one with"),
-        ("--input frame.png --save drawn.psd", "unknown picture format '.psd'"),
         ("--input frame.png --every 2", "--every is for videos"),
         ("--input frame.png --coco c.json --annotations a.json", "--annotations needs the training packages"),
     ],
@@ -287,19 +286,12 @@ def test_frames_of_a_folder_are_followed_by_their_numbers(project, predict):
     assert [one["file"] for one in records] == [f"photos_{number}.png" for number in range(FRAMES)]
 
 
-def test_frames_of_another_size_are_resized(tmp_path):
-    large = np.zeros([96, 128, 3], np.uint8)
-    large[48:, 64:] = 255
+def test_a_slow_camera_is_written_at_its_own_pace_and_other_sizes_are_resized(tmp_path):
     with closing(video.VideoFile(tmp_path / "out.avi", rate=10.0)) as file:
-        file.write(large[:48, :64], 0.0)
-        file.write(large, 0.1)
-    assert played(tmp_path / "out.avi")[0][1].mean() == pytest.approx(255 / 4, abs=4)
-
-
-def test_a_slow_camera_is_written_at_its_own_pace(tmp_path):
-    with closing(video.VideoFile(tmp_path / "out.avi", rate=10.0)) as file:
-        for seconds in (0.0, 0.5, 0.51, 1.0):
-            file.write(np.zeros([31, 33, 3], np.uint8), seconds)
+        for seconds, level in ((0.0, 0), (0.5, 0), (0.51, 0), (1.0, 200)):
+            side = 62 if level else 31
+            file.write(np.full([side, side + 2, 3], level, np.uint8), seconds)
     images, _ = played(tmp_path / "out.avi")
     assert len(images) == 11
-    assert images[0].shape == (30, 32, 3)
+    assert images[0].shape == images[-1].shape == (30, 32, 3)
+    assert images[-1].mean() == pytest.approx(200, abs=4)
