@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -138,12 +139,9 @@ def test_a_changed_file_is_refused_by_the_engine_that_opens_it(copied, changed):
     content[len(content) // 2] ^= 1
     (copied / FILES[changed]).write_bytes(content)
     for backend in FILES:
-        if backend == changed:
-            with pytest.raises(UserError, match=f"{FILES[changed]}: refused, its content is not what was") as caught:
-                load(copied, backend, threads=1)
-            assert "\n" not in str(caught.value)
-        else:
-            assert load(copied, backend, threads=1).classes is not None
+        refused = pytest.raises(UserError, match=f"{FILES[changed]}: refused, its content is not what was exported")
+        with refused if backend == changed else contextlib.nullcontext():
+            load(copied, backend, threads=1)
 
 
 @NEEDS_ONNX
