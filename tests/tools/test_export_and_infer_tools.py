@@ -71,7 +71,7 @@ def test_export_and_weights_predict_the_same(project):
     assert [record["file"] for record in first] == [record["file"] for record in second]
     assert [record["error"] for record in first] == [record["error"] for record in second]
     for key in ("label", "score"):
-        ours, theirs = ([one[key] for record in records for one in record["predictions"]] for records in (first, second))
+        ours, theirs = ([one[key] for each in records for one in each["predictions"]] for records in (first, second))
         assert ours == (theirs if key == "label" else pytest.approx(theirs, rel=1e-3))
     assert sum(record["error"] is not None for record in first) == 1
     assert all(record["predictions"][0]["label"] in CLASSES for record in first if not record["error"])
