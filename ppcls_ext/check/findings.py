@@ -8,6 +8,10 @@ from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+import numpy as np
+
+# Below so many training images or boxes a class is hardly learnt, and its share of a validation set is luck.
+FEW = 10
 # How the two sets are called in sentences.
 PART_WORDS = {"Train": "training", "Eval": "validation"}
 
@@ -115,6 +119,30 @@ def _counted(parts: Sequence[str], kind: Kind) -> str:
 def count_of(number: int, one: str, many: str | None = None) -> str:
     """Returns ``1 image``, ``12,345 images``."""
     return f"{number:,} {one if number == 1 else many or one + 's'}"
+
+
+def find_rare_classes(
+    names: Sequence[str], taught: np.ndarray, measured: np.ndarray | None, thing: tuple[str, str], found: Findings
+) -> None:
+    """Finds classes that training or validation does not show, and those that training hardly shows.
+
+    Args:
+        names: of the classes, ``[K]``.
+        taught, measured: training and validation images or boxes of each, ``int64`` ``[K]``; ``None`` without a
+            validation set.
+        thing: what is counted, one and many.
+        found: takes the faults: ``class_not_trained``, ``class_empty``, ``class_not_validated``, ``class_small``.
+    """
+    for label in np.argsort(taught, kind="stable").tolist():
+        name, seen = names[label], None if measured is None else int(measured[label])
+        if not taught[label] and seen:
+            found.add("class_not_trained", note=f"{name}: {count_of(seen, *(f'validation {word}' for word in thing))}")
+        elif not taught[label]:
+            found.add("class_empty", note=name)
+        elif seen == 0:
+            found.add("class_not_validated", note=name)
+        if 0 < taught[label] < FEW:
+            found.add("class_small", note=f"{name}: {count_of(int(taught[label]), *thing)}")
 
 
 def count_severities(findings: Sequence[Finding]) -> Counter[Severity]:

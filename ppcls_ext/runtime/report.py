@@ -19,7 +19,7 @@ from ppcls_ext.utils.drawing import Card, draw_boxes, draw_card, draw_sheet
 from ppcls_ext.utils.errors import UserError
 from ppcls_ext.utils.files import atomic_path
 from ppcls_ext.utils.fonts import drawable
-from ppcls_ext.utils.names import class_of_folder, folded_name
+from ppcls_ext.utils.names import class_of_folder, unused_name
 from ppcls_ext.utils.outputs import record_outputs
 from ppcls_ext.utils.tables import aligned
 from ppcls_ext.utils.texts import shown_name
@@ -159,16 +159,8 @@ def picture_files(names: Sequence[str | Path], folder: Path) -> list[Path]:
 
     Images of one name, from two folders or of two formats, get a number, also where the names differ in case only.
     """
-    files: list[Path] = []
     used: set[str] = set()
-    for stem in (Path(name).stem for name in names):
-        name, number = stem, 1
-        while folded_name(name) in used:
-            number += 1
-            name = f"{stem}_{number}"
-        used.add(folded_name(name))
-        files.append(folder / f"{name}.png")
-    return files
+    return [folder / unused_name(f"{Path(name).stem}.png", used) for name in names]
 
 
 def save_pictures(

@@ -10,9 +10,9 @@ import numpy as np
 import paddle
 import pytest
 
-from classification.precision import Precision
-from classification.sections import AmpSettings
 from ppcls_ext.engine.ema import ExponentialMovingAverage
+from ppcls_ext.engine.precision import Precision
+from ppcls_ext.engine.shared_keys import AmpSettings
 from tests.support.distillation import distilled, write_teacher
 from tests.support.runs import run_tool, tiny_config, write_config
 

@@ -9,8 +9,8 @@ import paddle
 import pytest
 
 from classification.optimizers import AdamW
-from classification.precision import Precision
-from classification.sections import AmpSettings
+from ppcls_ext.engine.precision import Precision
+from ppcls_ext.engine.shared_keys import AmpSettings
 
 MODES = [("O1", "float16"), ("O2", "bfloat16")]
 needs_gpu = pytest.mark.skipif(not paddle.is_compiled_with_cuda(), reason="needs a GPU: mixed precision not run")
