@@ -120,7 +120,7 @@ def test_prediction_loads_neither_paddle_nor_training_code_nor_telemetry(exporte
         "import json, sys; import numpy as np; from ppcls_ext.runtime import load; "
         f"predictor = load({str(exported)!r}, {backend!r}, threads=1); "
         "(one,) = predictor(np.full([40, 50, 3], 90, np.uint8)); assert one.labels, one; "
-        "print(json.dumps(sorted(sys.modules)))"
+        "print(json.dumps(sorted(name for name, module in sys.modules.items() if module)))"
     )
     search = os.pathsep.join([str(tmp_path), os.getcwd()])
     environment = {**os.environ, "PYTHONPATH": search}
@@ -236,6 +236,6 @@ def test_incomplete_damaged_and_foreign_folders_are_refused(copied, tmp_path):
 def test_openvino_is_told_what_to_compute_in(exported):
     from ppcls_ext.runtime.backends import compile_openvino
 
-    compiled = compile_openvino(exported, read_description(exported).artefacts[2], 3)
+    compiled = compile_openvino(exported, read_description(exported).artefacts[2], threads=1)
     assert compiled.get_property("INFERENCE_PRECISION_HINT").get_type_name() == "f32"
-    assert compiled.get_property("INFERENCE_NUM_THREADS") == 3
+    assert compiled.get_property("INFERENCE_NUM_THREADS") == 1
