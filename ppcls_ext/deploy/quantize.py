@@ -36,7 +36,9 @@ NamedImages = Iterable[tuple[str, ImageSource]]
 
 
 class LimitExceededError(UserError):
-    """Quantisation costs more than the user allows; nothing was written. Tools leave with exit status 1."""
+    """Quantisation costs more than the user allows; nothing was written."""
+
+    exit_status = 1
 
 
 @dataclass(frozen=True)

@@ -127,7 +127,7 @@ def test_weights_of_a_backbone_alone(tmp_path: Path, caplog: pytest.LogCaptureFi
         np.testing.assert_array_equal(value.numpy(), expected, err_msg=name)
     first = next(iter(backbone))
     write_weights(file, {name: value for name, value in backbone.items() if name != first})
-    with pytest.raises(UserError, match=f"nor its backbone alone.*1 missing in the file: backbone.{first}"):
+    with pytest.raises(UserError, match=f"nor its backbone alone.*1 missing in the file: {first}"):
         load_start(config, model)
 
 
@@ -161,22 +161,10 @@ def refusal(config: Path, weights: Path) -> str:
     return text
 
 
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        # So many classes also make the layers before the last ones wider.
-        ({"num_classes": 80}, "the file is of a detector for 3 classes, num_classes is 80. "),
-        ({"scale": "S"}, "another architecture than YOLOv10 with YOLOv10Backbone S. "),
-        (
-            {"YOLOv10": OURS, "YOLOv10Neck": NECK, "EConvNeXt": {"arch": "mini"}, "scale": None},
-            "another architecture than YOLOv10 with EConvNeXt mini. ",
-        ),
-    ],
-)
-def test_those_of_another_yolov10(
-    yolov10_weights: Path, tmp_path: Path, changes: dict[str, Any], message: str
-) -> None:
-    assert message in refusal(yolov10_config(tmp_path, **changes), yolov10_weights)
+def test_those_of_another_yolov10(yolov10_weights: Path, tmp_path: Path) -> None:
+    # So many classes also make the layers before the last ones wider.
+    config = yolov10_config(tmp_path, num_classes=80)
+    assert "the file is of a detector for 3 classes, num_classes is 80. " in refusal(config, yolov10_weights)
 
 
 def test_those_of_another_architecture(yolov10_weights: Path, tmp_path: Path) -> None:
