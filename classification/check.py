@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-import time
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import PurePath
 from typing import Any
 
@@ -13,13 +13,14 @@ from PIL import Image
 
 from classification.build import UnavailableDataError, evaluation_label_order, open_dataset
 from classification.config import Config
-from classification.data.datasets import DATASETS, ImageDataset, ImageFolder, ImageNetDataset, relabel_hint
-from classification.data.geometry import Pad, RandCropImage, RandomCropImage
+from classification.data.datasets import ImageDataset, ImageNetDataset, relabel_hint
+from classification.data.geometry import RandCropImage, RandomCropImage
 from classification.prepare import choose_evenly
 from ppcls_ext.check.duplicates import find_exact_duplicates, find_near_duplicates, groups_of_copies
 from ppcls_ext.check.findings import (
     DUPLICATE_KINDS,
     ERROR,
+    FEW,
     IMAGE_KINDS,
     PART_WORDS,
     UNOPENED_KINDS,
@@ -28,37 +29,28 @@ from ppcls_ext.check.findings import (
     Kind,
     Picture,
     count_of,
+    find_rare_classes,
 )
-from ppcls_ext.check.images import Mark, Scan, WantedSize, find_image_faults, scan_images, settle_range
+from ppcls_ext.check.images import Scan, find_image_faults, scan_images, settle_range
 from ppcls_ext.check.report import DataCheck
 from ppcls_ext.engine.class_balance import class_sampling
 from ppcls_ext.preprocess import depth
 from ppcls_ext.preprocess.operators import CropImage, ResizeImage
+from ppcls_ext.utils.drawing import Card
 from ppcls_ext.utils.errors import UserError
 from ppcls_ext.utils.fonts import drawable
-from ppcls_ext.utils.image_files import images_in
-from ppcls_ext.utils.names import class_of_folder, is_left_behind, meant_path
 
-# Below so many training images a class is hardly learnt, and its share of a validation set is luck.
-FEW_IMAGES = 10
-# The overview, in pixels, and how many classes it shows samples of.
+# The overview: pixels, and how many samples it shows.
 CHART_HEIGHT = 340
-SAMPLE_SIDE = 64
-SAMPLE_GAP = 4
-SAMPLE_TEXT = 140
-SAMPLE_CLASSES = 24
+SAMPLES = 36
 KINDS = {
     **UNOPENED_KINDS,
-    **{
-        f"empty_folder_{word}": Kind(ERROR, f"without images; the {word} set was not examined further", "class folder")
-        for word in PART_WORDS.values()
-    },
     "label_outside": Kind(ERROR, "with a label outside 0..{last_class} (Arch.class_num)"),
     "class_names": Kind(ERROR, "that training and validation name differently", "class", "classes"),
     "class_not_trained": Kind(ERROR, "with validation images but no training image", "class", "classes"),
     "class_empty": Kind(WARNING, "of {class_num} (Arch.class_num) without any image", "class", "classes"),
     "class_not_validated": Kind(WARNING, "without a validation image", "class", "classes"),
-    "class_small": Kind(WARNING, f"with fewer than {FEW_IMAGES} training images", "class", "classes"),
+    "class_small": Kind(WARNING, f"with fewer than {FEW} training images", "class", "classes"),
     **IMAGE_KINDS,
     "label_conflict": Kind(ERROR, "with two or more different labels", "picture"),
     **DUPLICATE_KINDS,
@@ -120,71 +112,38 @@ class ClassificationCheck(DataCheck):
 
     classes: Classes
 
-    def draw_overview(self) -> Image.Image:
-        """Draws class counts, image sizes, what was found, and samples of each class."""
-        from ppcls_ext.check import overview
 
-        facts = [*self.facts.values(), f"Arch.class_num: {self.classes.class_num:,}"]
-        used = np.flatnonzero(sum(self.classes.counts.values()) > 0)
-        empty = self.classes.class_num - len(used)
-        hidden = f"  ({count_of(empty, 'empty class', 'empty classes')} not shown)" if empty else ""
-        charts = [
-            (2.2, f"Images by class{hidden}", lambda axes: self._draw_class_counts(used, axes)),
-            (1.0, "Image sizes", lambda axes: overview.draw_sizes(self.scan, axes)),
-        ]
-        heading = overview.draw_heading(f"Data of {self.name}", facts, self.findings)
-        found = overview.draw_findings(
-            self.findings, self.scan,
-            lambda picture: drawable(self.about(picture)["class"], self.classes.label_of(picture)),
-        )  # fmt: skip
-        return overview.stack([heading, overview.charts_panel(CHART_HEIGHT, charts), found, self._draw_samples()])
+def draw_overview(check: ClassificationCheck) -> Image.Image:
+    """Draws class counts, image sizes, what was found, and samples of the classes."""
+    from ppcls_ext.check import overview
 
-    def _draw_class_counts(self, used: np.ndarray, axes: Any) -> None:
-        """Draws the images of each class that has any: bars, or a curve where there are too many."""
-        from ppcls_ext.check import overview
+    classes, scan = check.classes, check.scan
+    used = np.flatnonzero(sum(classes.counts.values()) > 0)
+    empty = classes.class_num - len(used)
+    title = "Images by class"
+    title += f"  ({count_of(empty, 'empty class', 'empty classes')} not shown)" if empty else ""
 
-        counts = {part: values[used] for part, values in self.classes.counts.items()}
-        if len(used) <= overview.MOST_BARS:
-            names = [drawable(self.classes.name(label), label, in_chart=True) for label in used.tolist()]
-            overview.draw_bars(axes, names, counts)
-        else:
-            for part, values in counts.items():
-                colour = overview.CHART_COLOURS[part]
-                axes.stairs(np.sort(values)[::-1], fill=True, alpha=0.25, color=colour)
-                axes.stairs(np.sort(values)[::-1], color=colour, label=PART_WORDS[part])
-            axes.set_xlabel("classes, largest first")
-            axes.margins(x=0)
-            axes.grid(axis="y", alpha=0.25)
-        overview.draw_key(axes)
+    def class_counts(axes: Any) -> None:
+        names = [drawable(classes.name(label), label) for label in used.tolist()]
+        overview.draw_class_counts(axes, names, {part: values[used] for part, values in classes.counts.items()})
 
-    def _draw_samples(self) -> Image.Image:
-        """Draws two columns of rows, a class each, with images drawn at random (the same ones every time)."""
-        from ppcls_ext.check.overview import COLUMN, PADDING, TOP, evenly, panel, thumbnail
-        from ppcls_ext.utils.drawing import INK, SUBTLE, shortened
-        from ppcls_ext.utils.fonts import font_of, write
+    def sample(picture: Picture) -> Card:
+        label = classes.label_of(picture)
+        return overview.card_of(scan, picture, drawable(classes.name(label, picture.part), label), scan.load)
 
-        part = next(iter(self.scan.datasets))
-        counts = self.classes.counts[part]
-        used = np.flatnonzero(counts)
-        shown = used[np.unique(evenly(len(used), SAMPLE_CLASSES))]
-        title = f"Samples, {PART_WORDS[part]}"
-        title += f"  ({len(shown)} of {len(used):,} classes)" if len(shown) < len(used) else ""
-        rows, step = (len(shown) + 1) // 2, SAMPLE_SIDE + SAMPLE_GAP
-        image, pen = panel(TOP + max(rows, 1) * step + PADDING // 2, title)
-        readable = self.scan.readable(part)
-        labels = self.classes.datasets[part].labels[readable]
-        generator = np.random.default_rng(0)
-        for number, label in enumerate(shown.tolist()):
-            x, y = PADDING + number // rows * (COLUMN + PADDING), TOP + number % rows * step
-            name = shortened(drawable(self.classes.name(label, part), label), font_of(15), SAMPLE_TEXT - 12)
-            write(pen, (x, y + SAMPLE_SIDE // 2 - 10), name, font_of(15), INK, anchor="lm")
-            images = count_of(int(counts[label]), "image")
-            write(pen, (x, y + SAMPLE_SIDE // 2 + 11), images, font_of(12), SUBTLE, anchor="lm")
-            chosen = generator.permutation(readable[labels == label])[: (COLUMN - SAMPLE_TEXT + SAMPLE_GAP) // step]
-            for place, index in enumerate(chosen.tolist()):
-                tile = thumbnail(self.scan, Picture(part, index), SAMPLE_SIDE)
-                image.paste(tile, (x + SAMPLE_TEXT + place * step, y))
-        return image
+    charts = {title: class_counts, "Image sizes": partial(overview.draw_sizes, scan)}
+    part, dataset = next(iter(classes.datasets.items()))
+    readable = scan.readable(part)
+    labels = dataset.labels[readable]
+    chosen = choose_evenly(labels, SAMPLES, seed=0)
+    chosen = readable[chosen[np.argsort(labels[chosen], kind="stable")]].tolist()
+    return overview.draw_overview(
+        check,
+        overview.draw_charts(CHART_HEIGHT, [[title, title, "Image sizes"]], charts),
+        {part: [sample(Picture(part, index)) for index in chosen]},
+        overview.COLUMNS,
+        lambda picture, entry: scan.load(picture),
+    )
 
 
 def check_config_data(config: Config, limit: int = 0, threads: int = 1) -> ClassificationCheck:
@@ -203,24 +162,13 @@ def check_config_data(config: Config, limit: int = 0, threads: int = 1) -> Class
     found = Findings(KINDS, class_num=class_num, last_class=class_num - 1)
     datasets: dict[str, ImageDataset] = {}
     for part, settings in sections.items():
-        root = meant_path(settings.dataset_arguments.get("image_root", ""))
-        is_folder = DATASETS[settings.dataset] is ImageFolder and root.is_dir()
-        folders = [path for path in sorted(root.iterdir()) if path.is_dir()] if is_folder else []
-        folders = [path for path in folders if not is_left_behind(path.name)]
         label_order = evaluation_label_order(config, datasets.get("Train")) if part == "Eval" else None
-        if label_order is not None:
-            # Training stops at a class that only the validation has; here it is one finding of several.
-            names = [class_of_folder(path.name) for path in folders]
-            label_order += [each for each in names if each not in label_order]
         try:
             datasets[part] = open_dataset(config, settings, label_order)
         except UnavailableDataError as error:
-            # The data set itself stops at the first class folder without images; a person wants to know them all.
-            empty = [str(path) for path in folders if not images_in(path) and label_order is None]
-            for note in empty or [str(error)]:
-                found.add(f"{'empty_folder' if empty else 'unopened'}_{PART_WORDS[part]}", note=note)
+            found.add(f"unopened_{PART_WORDS[part]}", note=str(error))
     classes = Classes(datasets, class_num)
-    scan, seconds = Scan({}, {}), 0.0
+    scan = Scan({}, {})
     if datasets:
         # Pretraining has no labels, whatever Arch.class_num is.
         if config.pretraining is None:
@@ -230,9 +178,7 @@ def check_config_data(config: Config, limit: int = 0, threads: int = 1) -> Class
             for part, dataset in datasets.items()
         }
         settle_range(datasets, depth.statement_in(config.document.data), found)
-        start = time.monotonic()
         scan = scan_images(datasets, chosen, threads)
-        seconds = time.monotonic() - start
         wanted = {part: wanted_size(sections[part].operators, config.run.image_shape) for part in datasets}
         find_image_faults(scan, found, wanted)
         groups = groups_of_copies(scan)
@@ -247,14 +193,14 @@ def check_config_data(config: Config, limit: int = 0, threads: int = 1) -> Class
                 return ""
             return f"labels differ: {classes.text_of(second)} / {classes.text_of(first)}"
 
-        find_near_duplicates(groups, scan, threads, found, remark)
+        find_near_duplicates(groups, scan, found, remark)
 
     facts, tables = {}, {}
     for part, counts in classes.counts.items():
         used, total = np.flatnonzero(counts).tolist(), len(datasets[part])
         facts[part] = f"{PART_WORDS[part]}: {count_of(total, 'image')} in {count_of(len(used), 'class', 'classes')}"
-        unseen = len(scan.marked(part, Mark.NOT_READ))
-        facts[part] += f", {total - unseen:,} of them read" if unseen else ""
+        read = len(scan.chosen[part])
+        facts[part] += f", {read:,} of them read" if read < total else ""
         if part == "Train" and config.run.class_sampling is not None and counts.any():
             names, labels = list(map(classes.name, range(class_num))), np.repeat(np.arange(class_num), counts)
             facts[part] += f"; {class_sampling(config.run.class_sampling, labels, names)[1]}"
@@ -265,9 +211,7 @@ def check_config_data(config: Config, limit: int = 0, threads: int = 1) -> Class
         return {"label": label, "class": classes.name(label, picture.part)}
 
     outputs, findings = {"class_num": class_num}, found.worst_first()
-    return ClassificationCheck(
-        "classification", name, findings, scan, seconds, outputs, facts, tables, about, classes=classes
-    )
+    return ClassificationCheck("classification", name, findings, scan, outputs, facts, tables, about, classes=classes)
 
 
 def find_label_faults(classes: Classes, found: Findings) -> None:
@@ -285,38 +229,19 @@ def find_label_faults(classes: Classes, found: Findings) -> None:
             if train[label] != evaluation[label]:
                 note = f"class {label} is '{train[label]}' in training and '{evaluation[label]}' in validation"
                 found.add("class_names", note=note)
-        # A list file names only the classes that occur in it; of these, the empty classes below tell.
-        if all(dataset.class_names for dataset in classes.datasets.values()):
-            for names, others, word in ((train, evaluation, "training"), (evaluation, train, "validation")):
-                for label in sorted(names.keys() - others.keys()):
-                    found.add("class_names", note=f"class {label} '{names[label]}' is known in {word} only")
     if "Train" not in classes.counts:
         return
-    taught, measured = classes.counts["Train"], classes.counts.get("Eval")
-    for label in range(classes.class_num):
-        seen = None if measured is None else int(measured[label])
-        if not taught[label] and seen:
-            note = f"{classes.text(label, 'Eval')}: {count_of(seen, 'validation image')}"
-            found.add("class_not_trained", note=note)
-        elif not taught[label]:
-            found.add("class_empty", note=classes.text(label))
-        elif seen == 0:
-            found.add("class_not_validated", note=classes.text(label))
-    for label in np.argsort(taught, kind="stable").tolist():
-        if 0 < taught[label] < FEW_IMAGES:
-            found.add("class_small", note=f"{classes.text(label)}: {count_of(int(taught[label]), 'image')}")
+    names = [classes.text(label) for label in range(classes.class_num)]
+    find_rare_classes(names, classes.counts["Train"], classes.counts.get("Eval"), ("image", "images"), found)
 
 
-def wanted_size(operators: Sequence[object], image_shape: Sequence[int]) -> WantedSize:
-    """Returns the size that operators lead to; that of ``image_shape``, ``[C, H, W]``, where none changes it."""
-    width, height, strict, may_have_grown = image_shape[2], image_shape[1], False, False
+def wanted_size(operators: Sequence[object], image_shape: Sequence[int]) -> tuple[int, int]:
+    """Returns width and height to which operators bring images; those of ``image_shape``, ``[C, H, W]``, where none
+    changes them."""
+    width, height = image_shape[2], image_shape[1]
     for operator in operators:
-        if isinstance(operator, CropImage | RandomCropImage):
-            width, height = operator.width, operator.height
-            strict = strict or not may_have_grown
-        elif isinstance(operator, RandCropImage):
+        if isinstance(operator, CropImage | RandomCropImage | RandCropImage):
             width, height = operator.width, operator.height
         elif isinstance(operator, ResizeImage) and operator.size is not None:
             width, height = operator.size
-        may_have_grown = may_have_grown or isinstance(operator, RandCropImage | ResizeImage | Pad)
-    return WantedSize(width, height, strict)
+    return width, height

@@ -25,6 +25,7 @@ from classification.sections import (
     OnnxTeacherSettings,
 )
 from ppcls_ext.arch.registry import architecture_parameters, family_of, list_models
+from ppcls_ext.engine.shared_keys import AmpSettings
 from ppcls_ext.preprocess import depth
 from ppcls_ext.preprocess.operators import build_operators
 from ppcls_ext.utils.config import Document, apply_override, flatten, is_detection_config, load_config_file, plain_copy
@@ -85,7 +86,7 @@ class Config:
     document: Document
     run: sections.GlobalSettings
     arch: ArchSettings
-    amp: sections.AmpSettings | None
+    amp: AmpSettings | None
     ema: sections.EmaSettings | None
     train_loss: WeightedSum | None
     eval_loss: WeightedSum | None

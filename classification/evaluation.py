@@ -21,12 +21,12 @@ from classification.config import Config
 from classification.data.datasets import ImageDataset
 from classification.losses import WeightedSum
 from classification.metrics import TopkAcc
-from classification.precision import Precision
 from classification.report import MISTAKES, Predictions, write_report
 from ppcls_ext.arch.outputs import logits_of
 from ppcls_ext.engine.bad_images import BadImages
 from ppcls_ext.engine.environment import Environment, sum_over_ranks
 from ppcls_ext.engine.loader import Loader
+from ppcls_ext.engine.precision import Precision
 from ppcls_ext.utils.display import Display, clock
 from ppcls_ext.utils.errors import UserError
 from ppcls_ext.weights import class_names_of_weights, find_weights

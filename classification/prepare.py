@@ -20,38 +20,25 @@ from ppcls_ext.preprocess import depth
 from ppcls_ext.preprocess.decode import decode_image, read_image
 from ppcls_ext.utils.errors import UserError, suggestion
 from ppcls_ext.utils.files import atomic_folder, atomic_path
-from ppcls_ext.utils.names import folded_name, meant_path
+from ppcls_ext.utils.names import meant_path, unused_name
 from ppcls_ext.utils.outputs import SAMPLES, Output, claim_outputs, record_outputs
 
 CIFAR_FOLDER = "cifar-100-python"
 # As in the official archive, whose files Python 2 wrote.
 PICKLE_PROTOCOL = 2
-# The twenty groups of CIFAR-100 in the order of their official numbers, the coarse labels, and the classes of each.
-GROUPS = {
-    "aquatic_mammals": "beaver dolphin otter seal whale",
-    "fish": "aquarium_fish flatfish ray shark trout",
-    "flowers": "orchid poppy rose sunflower tulip",
-    "food_containers": "bottle bowl can cup plate",
-    "fruit_and_vegetables": "apple mushroom orange pear sweet_pepper",
-    "household_electrical_devices": "clock keyboard lamp telephone television",
-    "household_furniture": "bed chair couch table wardrobe",
-    "insects": "bee beetle butterfly caterpillar cockroach",
-    "large_carnivores": "bear leopard lion tiger wolf",
-    "large_man-made_outdoor_things": "bridge castle house road skyscraper",
-    "large_natural_outdoor_scenes": "cloud forest mountain plain sea",
-    "large_omnivores_and_herbivores": "camel cattle chimpanzee elephant kangaroo",
-    "medium_mammals": "fox porcupine possum raccoon skunk",
-    "non-insect_invertebrates": "crab lobster snail spider worm",
-    "people": "baby boy girl man woman",
-    "reptiles": "crocodile dinosaur lizard snake turtle",
-    "small_mammals": "hamster mouse rabbit shrew squirrel",
-    "trees": "maple_tree oak_tree palm_tree pine_tree willow_tree",
-    "vehicles_1": "bicycle bus motorcycle pickup_truck train",
-    "vehicles_2": "lawn_mower rocket streetcar tank tractor",
-}
-GROUP_OF = {name: number for number, names in enumerate(GROUPS.values()) for name in names.split()}
-# Officially numbered in alphabetical order, the fine labels.
-CLASSES = sorted(GROUP_OF)
+# Officially numbered in alphabetical order.
+CLASSES = [
+    "apple", "aquarium_fish", "baby", "bear", "beaver", "bed", "bee", "beetle", "bicycle", "bottle", "bowl", "boy",
+    "bridge", "bus", "butterfly", "camel", "can", "castle", "caterpillar", "cattle", "chair", "chimpanzee", "clock",
+    "cloud", "cockroach", "couch", "crab", "crocodile", "cup", "dinosaur", "dolphin", "elephant", "flatfish", "forest",
+    "fox", "girl", "hamster", "house", "kangaroo", "keyboard", "lamp", "lawn_mower", "leopard", "lion", "lizard",
+    "lobster", "man", "maple_tree", "motorcycle", "mountain", "mouse", "mushroom", "oak_tree", "orange", "orchid",
+    "otter", "palm_tree", "pear", "pickup_truck", "pine_tree", "plain", "plate", "poppy", "porcupine", "possum",
+    "rabbit", "raccoon", "ray", "road", "rocket", "rose", "sea", "seal", "shark", "shrew", "skunk", "skyscraper",
+    "snail", "snake", "spider", "squirrel", "streetcar", "sunflower", "sweet_pepper", "table", "tank", "telephone",
+    "television", "tiger", "tractor", "train", "trout", "tulip", "turtle", "wardrobe", "whale", "willow_tree", "wolf",
+    "woman", "worm",
+]  # fmt: skip
 IMAGES_A_CLASS = {"train": 500, "test": 100}
 
 
@@ -90,9 +77,7 @@ def write_samples(config: Config, part: str, count: int, output: Path, seed: int
             if label not in folders:
                 # A class may be called "n/a"; a folder may not. Two classes never share one.
                 name = dataset.class_names[label] if dataset.class_names else str(label)
-                name = re.sub(r"[^\w .+-]", "_", name)
-                folders[label] = f"{name}_{label}" if folded_name(name) in used else name
-                used.add(folded_name(folders[label]))
+                folders[label] = unused_name(re.sub(r"[^\w .+-]", "_", name), used)
             target = folder / folders[label]
             target.mkdir(exist_ok=True)
             Image.fromarray(image).save(target / f"{index:06d}.png")
@@ -113,9 +98,8 @@ def write_subset(source: str, every: int | None, output: Path, overwrite: bool =
     """Writes every ``every``-th class in alphabetical order to a new archive, with labels from 0; returns their names.
 
     Source is the official archive or a folder with ``train/CLASS/*.png`` and ``test/CLASS/*.png``; without ``every``,
-    the fifth part of an archive and the whole of a folder are written. Coarse labels are the official ones where all
-    100 classes are kept, else 0: each groups five classes, of which few are left. With ``overwrite`` a file that is
-    there and not ours is replaced.
+    the fifth part of an archive and the whole of a folder are written. Coarse labels are left out: each groups five
+    classes, of which few are left. With ``overwrite`` a file that is there and not ours is replaced.
 
     Raises:
         UserError: a number is out of range, the source is missing, damaged or not CIFAR-100, or the output may not be
@@ -137,14 +121,8 @@ def write_subset(source: str, every: int | None, output: Path, overwrite: bool =
         raise UserError(f"--every must be from 1 to {len(names)}, the number of classes, got {every}")
     kept = sorted(range(len(names)), key=lambda label: names[label])[::every]
     kept_names = [names[label] for label in kept]
-    groups, group_names = [0] * len(kept), ["all"]
-    if kept_names == CLASSES:
-        groups, group_names = [GROUP_OF[name] for name in kept_names], [*GROUPS]
-    contents: dict[str, Any] = {mode: _batch(data, kept, groups) for mode, data in parts.items()}
-    contents["meta"] = {
-        b"fine_label_names": [name.encode() for name in kept_names],
-        b"coarse_label_names": [name.encode() for name in group_names],
-    }
+    contents: dict[str, Any] = {mode: _batch(data, kept) for mode, data in parts.items()}
+    contents["meta"] = {b"fine_label_names": [name.encode() for name in kept_names]}
     with atomic_path(output) as temporary, tarfile.open(temporary, "w:gz") as archive:
         for name, content in contents.items():
             data = pickle.dumps(content, protocol=PICKLE_PROTOCOL)
@@ -170,7 +148,7 @@ def _read_part(root: Path, wanted: int) -> _Part:
     labels_of = []
     for stated in folder.class_names or ():
         name = re.sub(r"[ _-]+", "_", stated.strip().lower())
-        if name not in GROUP_OF:
+        if name not in CLASSES:
             raise UserError(f"{root}: '{stated}' is no class of CIFAR-100{suggestion(name, CLASSES)}")
         labels_of.append(CLASSES.index(name))
     labels = np.array(labels_of)[folder.labels]
@@ -190,11 +168,8 @@ def _read_part(root: Path, wanted: int) -> _Part:
     return _Part(images, labels[order])
 
 
-def _batch(data: Cifar100 | _Part, kept: list[int], groups: list[int]) -> dict[bytes, Any]:
-    """Returns the images of the classes ``kept`` in their order in ``data``, in the form of the official archive.
-
-    ``groups`` are the coarse labels of these classes.
-    """
+def _batch(data: Cifar100 | _Part, kept: list[int]) -> dict[bytes, Any]:
+    """Returns the images of the classes ``kept`` in their order in ``data``, in the form of the official archive."""
     indices = np.flatnonzero(np.isin(data.labels, kept))
     labels = [kept.index(label) for label in data.labels[indices].tolist()]
     # [N, 32, 32, 3] -> [N, 3072], channel after channel.
@@ -202,7 +177,6 @@ def _batch(data: Cifar100 | _Part, kept: list[int], groups: list[int]) -> dict[b
     return {
         b"data": np.ascontiguousarray(pixels),
         b"fine_labels": labels,
-        b"coarse_labels": [groups[label] for label in labels],
         # Texts, because each of Python 3's bytes is a call in this protocol, and a reader has a limit to those.
         b"filenames": [f"{index}.png" for index in indices],
     }

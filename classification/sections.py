@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from ppcls_ext.engine.shared_keys import SharedKeys
+from ppcls_ext.engine.shared_keys import AmpSettings, SharedKeys
 from ppcls_ext.utils.names import meant_path
 from ppcls_ext.utils.schema import Count, CountOrZero, NotNegative, Number, Positive, Section, Share
 
@@ -88,23 +88,6 @@ class GlobalSettings(SharedKeys):
     def all_loggers(self) -> list[str]:
         """``loggers``, and VisualDL with ``use_visualdl``."""
         return [*(["visualdl"] if self.use_visualdl else []), *self.loggers]
-
-
-class AmpSettings(Section):
-    """``AMP``: automatic mixed precision. The section alone turns it on, as in PaddleClas; ``use_amp`` turns it off.
-
-    Attributes:
-        level: ``O1`` casts per operator, ``O2`` keeps the weights in low precision beside float32 copies.
-        scale_loss: first value of the loss scale.
-        use_fp16_test: evaluate in mixed precision too.
-    """
-
-    use_amp: bool = True
-    use_fp16_test: bool = False
-    scale_loss: Annotated[Number, Field(ge=1)] = 65536.0
-    use_dynamic_loss_scaling: bool = True
-    use_promote: bool = False
-    level: Literal["O1", "O2"] = "O1"
 
 
 class EmaSettings(Section):

@@ -19,7 +19,6 @@ from classification.config import Config
 from classification.distillation import Distillation, find_teacher
 from classification.evaluation import BAD_IMAGES_KEY, evaluate
 from classification.metrics import TopkAcc
-from classification.precision import Precision
 from ppcls_ext.arch.flops import count_parameters
 from ppcls_ext.arch.outputs import logits_of
 from ppcls_ext.arch.registry import list_models
@@ -42,6 +41,7 @@ from ppcls_ext.engine.environment import (
 from ppcls_ext.engine.finetuning import fine_tune, trunk_of
 from ppcls_ext.engine.loggers import require_packages
 from ppcls_ext.engine.plan import scale_rate
+from ppcls_ext.engine.precision import Precision
 from ppcls_ext.engine.recorder import RunFolder
 from ppcls_ext.engine.task import RunOptions, RunProgress, StepResult, Task
 from ppcls_ext.engine.trainer import Trainer

@@ -12,7 +12,6 @@ import typing
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
-import numpy as np
 import paddle
 from paddle import nn
 from ppdet.core.workspace import register, serializable
@@ -23,7 +22,7 @@ from ppcls_ext.arch.econvnext import MODELS
 from ppcls_ext.arch.layers import BATCH_NORM_EPSILON
 from ppcls_ext.engine.finetuning import Trunk, trunk_of
 from ppcls_ext.utils.errors import UserError, suggestion
-from ppcls_ext.weights import LoadReport, find_weights, load_weights, read_weights
+from ppcls_ext.weights import find_weights, load_weights, read_weights
 from ppcls_ext.weights.convert import LAYOUTS
 from ppcls_ext.weights.load import compare, is_reference
 
@@ -193,12 +192,16 @@ def load_backbone_weights(backbone: EConvNeXt, source: str | os.PathLike[str]) -
         title += " (names of the paper's repository)"
         weights = LAYOUTS["reference"].to_ours(weights, label).weights
     body = {name: each for name, each in weights.items() if not name.startswith((*CLASSIFIER, OUTPUT_NORMS))}
+    if any(weight.startswith("backbone.") for weight in body):
+        raise UserError(f"{label}: these are the weights of a detector; name them as pretrain_weights")
     own = dict(backbone.state_dict())
     fresh = {name: value.numpy() for name, value in own.items() if name.startswith(OUTPUT_NORMS)}
     shapes = {name: tuple(value.shape) for name, value in own.items() if name not in fresh}
     report = compare(label, shapes, body)
     if not report.complete:
-        raise UserError(_refusal(backbone, report, body))
+        advice = "arch and what cuts the network must be those of its training, whose stem_stride was 4"
+        wanted = f"{type(backbone).__name__} with arch '{backbone.arch}'"
+        raise UserError(f"{label}: does not fit {wanted}: {report.differences()}; {advice}")
     load_weights(backbone, {**body, **fresh})
 
     line = f"{label}: {len(body)} weights loaded into {title}"
@@ -208,27 +211,3 @@ def load_backbone_weights(backbone: EConvNeXt, source: str | os.PathLike[str]) -
     if fresh:
         line += f"; start fresh: {', '.join(dict.fromkeys(name.rpartition('.')[0] for name in fresh))}"
     logger.info(line)
-
-
-def _refusal(backbone: EConvNeXt, report: LoadReport, body: Mapping[str, np.ndarray]) -> str:
-    """Says why stem and stages do not fit, naming the arch that they fit if there is one."""
-    name = type(backbone).__name__
-    if not body:
-        return f"{report.source}: holds no backbone: no weight has a name such as stages.0..."
-    if any(weight.startswith("backbone.") for weight in body):
-        return f"{report.source}: these are the weights of a detector; name them as pretrain_weights"
-    for arch in ARCHS:
-        # Names that Paddle generates for parameters go on counting only outside of the guard.
-        with paddle.utils.unique_name.guard(), paddle.LazyGuard():
-            other = EConvNeXt(arch, norm_output=False).state_dict()
-        if compare("", {name: tuple(value.shape) for name, value in other.items()}, body).complete:
-            if arch == backbone.arch:
-                keys = "depth_multiplier, width_multiplier, expansion_channels"
-                return f"{report.source} is of the whole arch '{arch}', the backbone is cut: leave {name}'s {keys} out"
-            return f"{report.source} is of arch '{arch}', the backbone is '{backbone.arch}': set {name}.arch to {arch}"
-    if not (report.missing or report.unexpected) and all(weight.startswith("stem.") for weight in report.mismatched):
-        return (
-            f"{report.source} fits {name} {backbone.arch} but for the stem: it was trained with another stem_stride, "
-            f"for small images, and detectors need 4; {report.differences()}"
-        )
-    return f"{report.source} fits {name} neither with arch '{backbone.arch}' nor with another: {report.differences()}"

@@ -104,7 +104,7 @@ class Decode(toolkit.Decode):
     """Reads pictures by the same code as deployed models and the checks: ``ppcls_ext.preprocess.detection.Decode``.
 
     Stands in the place of ppdet's operator of that name, which knows fewer formats, takes damaged files, and hands on
-    the bytes of what it cannot read; of all others it makes the same pixels.
+    the bytes of what it cannot read.
     """
 
     def __init__(self, bits: Bits | None = None, value_range: Range | None = None) -> None:

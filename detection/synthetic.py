@@ -19,6 +19,7 @@ import cv2
 import numpy as np
 
 from detection.annotations import Box, Frame
+from detection.fan import Fan, extent
 from detection.prepare.stored import write_stored
 from detection.prepare.write import write_made_set
 from ppcls_ext.utils.errors import UserError
@@ -145,12 +146,12 @@ def fan(size: int, ranges: int, bearings: int) -> tuple[np.ndarray, np.ndarray, 
 
     That is the row (of ``ranges``) and the column (of ``bearings``), and whether it is inside of the fan.
     """
-    ahead_of_tip = FARTHEST - NEAREST * math.cos(HALF_OPENING)
-    pixels_a_metre = size * 0.97 / max(2 * FARTHEST * math.sin(HALF_OPENING), ahead_of_tip)
-    tip = (size + ahead_of_tip * pixels_a_metre) / 2 + NEAREST * math.cos(HALF_OPENING) * pixels_a_metre
+    across, ahead = extent(OPENING_DEGREES, NEAREST, FARTHEST)
+    scale = size * 0.97 / max(across, ahead)
+    tip = (size + ahead * scale) / 2 + NEAREST * math.cos(HALF_OPENING) * scale
     rows, columns = np.mgrid[0:size, 0:size] + 0.5
-    ahead, aside = (tip - rows) / pixels_a_metre, (columns - size / 2) / pixels_a_metre
-    distance, bearing = np.hypot(ahead, aside), np.arctan2(aside, ahead)
+    place = Fan(HALF_OPENING, NEAREST, FARTHEST, size / 2, tip, (scale, scale))
+    distance, bearing = np.moveaxis(place.distance_and_bearing(np.stack([columns, rows], axis=-1)), -1, 0)
     inside = (distance >= NEAREST) & (distance <= FARTHEST) & (np.abs(bearing) <= HALF_OPENING)
     row = (distance - NEAREST) / (FARTHEST - NEAREST) * (ranges - 1)
     column = (bearing + HALF_OPENING) / (2 * HALF_OPENING) * (bearings - 1)

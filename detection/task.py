@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import logging
 from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -41,7 +40,9 @@ from ppcls_ext.engine.environment import Environment, broadcast_buffers, derive_
 from ppcls_ext.engine.finetuning import fine_tune
 from ppcls_ext.engine.loggers import require_packages
 from ppcls_ext.engine.plan import scale_rate
+from ppcls_ext.engine.precision import Precision
 from ppcls_ext.engine.recorder import RunFolder
+from ppcls_ext.engine.shared_keys import AmpSettings
 from ppcls_ext.engine.task import EpochSums, RunOptions, RunProgress, StepResult, Task
 from ppcls_ext.engine.trainer import Trainer
 from ppcls_ext.preprocess import depth
@@ -71,7 +72,6 @@ IGNORED = (
 SIZE_KEYS = ("depth_mult", "width_mult", "scale")
 # ppdet's running sums travel with the optimizer's state, under the names of the weights and this.
 AVERAGE_SUFFIX = "/average"
-SCALER_COUNTS = ("incr_count", "decr_count")
 
 
 def open_environment(config: DetectionConfig) -> Environment:
@@ -97,7 +97,7 @@ def train_config(config: DetectionConfig, resume: str | None = None) -> dict[str
         with workspace(config) as settings:
             # A checkpoint holds the backbone's weights, too: the file that they once came from may be gone.
             pretrained = not checkpoints_to_continue(resume, folder.checkpoints)
-            task = DetectionTask(config, settings, environment, folder.path, pretrained)
+            task = DetectionTask(config, settings, environment, pretrained)
             return Trainer(task, folder, resume).run()
 
 
@@ -135,7 +135,6 @@ class DetectionTask(Task):
     Args:
         config: the configuration.
         settings: the same in ppdet's workspace (``detection.toolkit.workspace``), which stays open for the whole run.
-        folder: one that all processes can reach, where they exchange their detections.
         pretrained: loads the file that the backbone's ``pretrained`` names, if any.
 
     Attributes:
@@ -151,7 +150,7 @@ class DetectionTask(Task):
     advice = "lower LearningRate.base_lr or look at the data with tools/check_data.py"
 
     def __init__(
-        self, config: DetectionConfig, settings: Any, environment: Environment, folder: Path, pretrained: bool = True
+        self, config: DetectionConfig, settings: Any, environment: Environment, pretrained: bool = True
     ) -> None:
         import ppdet.engine  # noqa: F401  (registers what the workspace may name)
         from ppdet.core.workspace import create
@@ -159,7 +158,7 @@ class DetectionTask(Task):
         from detection.backbone import WITH_TRUNKS, trunk_of_backbone
 
         data, keys = config.data, config.run_keys
-        self.config, self.keys, self.environment, self.folder = config, keys, environment, folder
+        self.config, self.keys, self.environment = config, keys, environment
         self.options = RunOptions(
             data, config.to_yaml(), WITHOUT_EFFECT, config.epochs, keys.log_iter,
             keys.eval_interval or keys.snapshot_epoch, keys.snapshot_epoch, keys.save_steps, keys.keep_checkpoints,
@@ -182,14 +181,13 @@ class DetectionTask(Task):
         self.frozen = fine_tune(
             self.model, trunk_of_backbone(self.model.backbone), WITH_TRUNKS, keys, config.document.problem
         )
-        self.uses_amp = keys.amp and environment.on_gpu
-        if keys.amp and not environment.on_gpu:
-            logger.info("amp needs a GPU: computing in float32 on the CPU")
-        if self.uses_amp and keys.amp_level == "O2":
-            self.model, self.optimizer = paddle.amp.decorate(models=self.model, optimizers=self.optimizer, level="O2")
-        self.scaler = paddle.amp.GradScaler(
-            enable=self.uses_amp, init_loss_scaling=float(data.get("init_loss_scaling", 1024))
-        )
+        amp = None
+        if keys.amp:
+            scale = data.get("init_loss_scaling", 1024)
+            amp = AmpSettings(level=keys.amp_level, scale_loss=scale, use_promote=True)
+        lists = data.get("custom_white_list"), data.get("custom_black_list")
+        self.precision = Precision(amp, "float16", environment.on_gpu, *lists)
+        self.model, self.optimizer = self.precision.decorate(self.model, self.optimizer)
         self.ema = self._average() if keys.use_ema else None
         self.evaluator = None
         if "EvalDataset" in data:
@@ -255,7 +253,7 @@ class DetectionTask(Task):
         # All randomness of the pass, such as which paths are dropped, follows from it.
         paddle.seed(derive_seed(environment.seed, "batch", environment.rank, progress.epoch, progress.step))
         try:
-            with self._autocast(), std_without_type_warning():
+            with self.precision.autocast(), std_without_type_warning():
                 outputs = self.network({**batch, "epoch_id": progress.epoch})
         except ValueError:
             # Paddle's losses refuse scores that are not numbers before there is a loss to look at.
@@ -266,27 +264,13 @@ class DetectionTask(Task):
         result = StepResult(losses["loss"], losses, 1, images, losses, rate)
         if not np.isfinite(result.loss):
             return result
-        self.scaler.scale(outputs["loss"]).backward()
-        if self.uses_amp:
-            self.scaler.step(self.optimizer)
-            self.scaler.update()
-        else:
-            self.optimizer.step()
+        self.precision.backward(outputs["loss"])
+        self.precision.step(self.optimizer)
         self.optimizer.clear_grad()
         self.schedule.step()
         if self.ema is not None:
             self.ema.update()
         return result
-
-    def _autocast(self) -> AbstractContextManager[Any]:
-        if not self.uses_amp:
-            return contextlib.nullcontext()
-        data = self.config.data
-        return paddle.amp.auto_cast(
-            level=self.keys.amp_level,
-            custom_white_list=data.get("custom_white_list"),
-            custom_black_list=data.get("custom_black_list"),
-        )
 
     def rate(self, updates: int) -> float:
         """Returns the learning rate of the next optimizer step."""
@@ -306,7 +290,7 @@ class DetectionTask(Task):
         broadcast_buffers(self.model, self.environment.world_size)
         with self.ema.applied() if self.ema is not None else contextlib.nullcontext():
             broadcast_buffers(self.model, self.environment.world_size)
-            return {"eval": self.evaluator.evaluate(self.model, self.folder)}
+            return {"eval": self.evaluator.evaluate(self.model)}
 
     def end_epoch(self) -> None:
         """Gathers the names of unreadable images from all processes."""
@@ -334,16 +318,12 @@ class DetectionTask(Task):
 
     def state(self) -> dict[str, Any]:
         """Returns the small part of the state, as JSON values."""
-        loss_scale = None
-        if self.uses_amp:
-            scaler = self.scaler.state_dict()
-            loss_scale = {"scale": float(scaler["scale"][0]), **{name: int(scaler[name]) for name in SCALER_COUNTS}}
         return {
             **self._bad_images(),
             "optimizer_name": type(self.optimizer).__name__,
             "rate_step": int(self.schedule.last_epoch),
             "average": self.ema.counts() if self.ema is not None else None,
-            "loss_scale": loss_scale,
+            "loss_scale": self.precision.state() or None,
             "architecture": architecture_of(self.config),
             "class_names": self.class_names,
             "evaluated_weights": "ema" if self.ema is not None else "model",
@@ -367,26 +347,23 @@ class DetectionTask(Task):
         state, path = checkpoint.state, self.config.path
         if "architecture" not in state:
             raise UserError(f"{where}: is not of a detector, but {path} is a detection configuration")
-        theirs, ours = state["architecture"], architecture_of(self.config)
-        # Older checkpoints say less.
-        if any(theirs[key] != value for key, value in ours.items() if key in theirs):
-            raise UserError(f"{where}: is of {_named(theirs)}, but {path} is of {_named(ours)}")
-        classes = state.get("class_names") or []
-        for number, (now, before) in enumerate(zip(spelled_as(self.class_names or [], classes), classes, strict=False)):
-            if now != before:
-                raise UserError(
-                    f"{where}: its class {number} is '{before}', that of {path} is '{now}': the same output would mean "
-                    "another class; its weights can be used as pretrain_weights"
-                )
         if checkpoint.optimizer is None:
             raise UserError(f"{where}: holds no optimizer state; its weights can be used as pretrain_weights")
-        averaged = bool(state.get("average"))
-        if averaged != (self.ema is not None):
-            told = ("with", "true") if averaged else ("without", "false")
-            raise UserError(f"{where}: was trained {told[0]} an average; set use_ema: {told[1]} to continue it")
-        before, now = state["optimizer_name"], type(self.optimizer).__name__
-        if before != now:
-            raise UserError(f"{where}: was trained with OptimizerBuilder.optimizer.type={before}, now it is {now}")
+        classes = state.get("class_names") or []
+        before = {
+            **state["architecture"], "use_ema": bool(state.get("average")),
+            "OptimizerBuilder.optimizer.type": state["optimizer_name"], "class_names": classes,
+        }  # fmt: skip
+        now = {
+            **architecture_of(self.config), "use_ema": self.ema is not None,
+            "OptimizerBuilder.optimizer.type": type(self.optimizer).__name__,
+            # An output means the same class, in whatever spelling. Older checkpoints say less.
+            "class_names": spelled_as(self.class_names, classes) if self.class_names and classes else classes,
+        }  # fmt: skip
+        changes = [f"{key} {before[key]} -> {now[key]}" for key in now if key in before and before[key] != now[key]]
+        if changes:
+            words = f"is of another run ({'; '.join(changes)}), not of {path}"
+            raise UserError(f"{where}: {words}; its weights can be used as pretrain_weights")
 
     def restore(self, checkpoint: Checkpoint, updates: int, where: str) -> None:
         """Takes over what :meth:`state` and :meth:`arrays` returned; ``UserError`` if something does not fit."""
@@ -402,11 +379,7 @@ class DetectionTask(Task):
         import_optimizer_state(self.optimizer, list(self.model.named_parameters()), accumulators, where)
         if self.ema is not None:
             self.ema.restore(sums, state["average"], where)
-        if self.uses_amp and state.get("loss_scale"):
-            saved = state["loss_scale"]
-            scale = np.array([saved["scale"]], dtype="float32")
-            counts = {name: saved[name] for name in SCALER_COUNTS}
-            self.scaler.load_state_dict({**self.scaler.state_dict(), "scale": scale, **counts})
+        self.precision.restore(state.get("loss_scale") or {})
 
     # What people see.
 
@@ -455,10 +428,3 @@ def architecture_of(config: DetectionConfig) -> dict[str, Any]:
         "num_classes": config.num_classes,
         **{key: config.data.get(key) for key in SIZE_KEYS},
     }
-
-
-def _named(architecture: dict[str, Any]) -> str:
-    backbone = " ".join(str(architecture[key]) for key in ("backbone", "arch") if architecture[key])
-    size = "".join(f", {key} {architecture[key]}" for key in SIZE_KEYS if architecture.get(key) is not None)
-    return f"{architecture['architecture']} with {backbone or 'its own backbone'}, " \
-           f"{architecture['num_classes']} classes{size}"  # fmt: skip

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import importlib
 import sys
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -55,10 +54,11 @@ def main() -> int:
     detects = is_detection_config(arguments.config)
     if detects:
         from detection.check.overview import draw_overview
-        from detection.check.run import check_detection_data
+        from detection.check.run import check_detection_data as check_data
         from detection.configuration import load_config
     else:
-        from classification.check import check_config_data
+        from classification.check import check_config_data as check_data
+        from classification.check import draw_overview
         from classification.config import load_config
     config: Any = load_config(arguments.config, arguments.override)
     claim_outputs([Output("--output", folder, "check")], *inputs_of(config.document), arguments.overwrite)
@@ -68,12 +68,8 @@ def main() -> int:
         write_augmented(augmented.draw_augmented(config), folder)
         return 0
     workers = available_cores() if arguments.workers is None else arguments.workers
-    if detects:
-        check = check_detection_data(config, arguments.limit, workers)
-        write_check(check, folder, partial(draw_overview, check))
-    else:
-        check = check_config_data(config, arguments.limit, workers)
-        write_check(check, folder, check.draw_overview)
+    check = check_data(config, arguments.limit, workers)
+    write_check(check, folder, draw_overview)
     return ERRORS_FOUND_STATUS if check.has_errors else 0
 
 

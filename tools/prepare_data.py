@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
@@ -42,16 +43,9 @@ def detection_source(arguments: argparse.Namespace) -> None:
     from detection.prepare.commands import Options, prepare_source
 
     given = vars(arguments)
-
-    def among(*names: str) -> dict[str, Any]:
-        return {name: given[name] for name in names if name in given}
-
-    common = among("source", "output", "classes", "overwrite", "images", "split_files", "val_fraction", "seed",
-                   "subsets", "rename", "drop")  # fmt: skip
-    prepare_source(
-        arguments.command, Options(**common, reading=BoxReading.among(given)), projection=projection_of(arguments),
-        **among("annotations", "form", "include_unlabelled"),
-    )  # fmt: skip
+    chosen = {field.name: given[field.name] for field in dataclasses.fields(Options) if field.name in given}
+    chosen |= {"reading": BoxReading.among(given), "projection": projection_of(arguments)}
+    prepare_source(arguments.command, Options(**chosen))
 
 
 def projection_of(arguments: argparse.Namespace) -> Projection | None:

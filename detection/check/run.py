@@ -4,22 +4,22 @@ from __future__ import annotations
 
 import dataclasses
 import os
-import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
-from detection.annotations import Ledger, clean_frame
+from detection.annotations import Corners, Ledger, clean_frame
 from detection.coco import MENDED, AnnotationFileError, CocoSet, read_coco
-from detection.configuration import DatasetFiles, DetectionConfig, operators_of
+from detection.configuration import DatasetFiles, DetectionConfig
 from detection.evaluation.boxes import Boxes, boxes_of_frames, overlaps
 from detection.geometry import as_keys, place_boxes
 from ppcls_ext.check.duplicates import find_exact_duplicates, find_near_duplicates, groups_of_copies
 from ppcls_ext.check.findings import (
     DUPLICATE_KINDS,
     ERROR,
+    FEW,
     IMAGE_KINDS,
     INFORMATION,
     PART_WORDS,
@@ -29,24 +29,21 @@ from ppcls_ext.check.findings import (
     Kind,
     Picture,
     count_of,
+    find_rare_classes,
 )
-from ppcls_ext.check.images import EXTREME_ASPECT, Mark, Scan, find_image_faults, scan_images, settle_range
+from ppcls_ext.check.images import EXTREME_ASPECT, Scan, find_image_faults, scan_images, settle_range
 from ppcls_ext.check.report import DataCheck
 from ppcls_ext.engine.class_balance import repeat_sampling
 from ppcls_ext.preprocess import ImageError, build_operators, depth
-from ppcls_ext.preprocess.detection import DETECTION_OPERATORS
+from ppcls_ext.preprocess.detection import DETECTION_OPERATORS, LetterResize, Resize
 from ppcls_ext.utils.errors import UserError, suggestion
 from ppcls_ext.utils.image_files import images_in
 
 # A box is tiny if, at the size at which the model is evaluated, a side or its area (in pixels) is below these.
 TINY_SIDE = 2.0
 TINY_AREA = 16.0
-# Below so many training boxes a class is hardly learnt.
-FEW_BOXES = 10
 # Overlap (intersection over union) from which two boxes are one box drawn twice.
 SAME_BOX = 0.95
-# Difference of an area from width times height that is told: this share of it, and a pixel more for rounding.
-AREA_SHARE = 0.05
 # Copies of a picture agree if no corner of their boxes differs more, in pixels.
 CORNER = 2.0
 
@@ -64,7 +61,6 @@ KINDS = {
     "malformed_annotation": Kind(ERROR, "without a usable image_id or bbox", "annotation"),
     "deleted_annotation": Kind(INFORMATION, "marked as deleted, so left out", "annotation"),
     "duplicate_annotation_id": Kind(WARNING, "that several annotations share", "annotation id"),
-    "annotation_id_zero": Kind(WARNING, "with id 0, which COCO evaluation takes for no match", "annotation"),
     "unknown_image": Kind(ERROR, "that annotations name, but no image has", "image id"),
     "unknown_category": Kind(ERROR, "of a category that is not listed", "annotation"),
     **{kind: Kind(WARNING, f"mended ({kind.replace('_', ' ')})", "annotation file") for kind in MENDED},
@@ -78,14 +74,13 @@ KINDS = {
     "class_not_trained": Kind(ERROR, "with validation boxes but no training box", *_CLASS),
     "class_empty": Kind(WARNING, "without any box", *_CLASS),
     "class_not_validated": Kind(WARNING, "without a validation box", *_CLASS),
-    "class_small": Kind(WARNING, f"with fewer than {FEW_BOXES} training boxes", *_CLASS),
+    "class_small": Kind(WARNING, f"with fewer than {FEW} training boxes", *_CLASS),
     "non_finite_box": Kind(ERROR, "with a coordinate that is no finite number", *_BOX),
     "zero_area_box": Kind(ERROR, "without area (width or height is zero or less)", *_BOX),
     "box_outside": Kind(ERROR, "outside of the image, or with less than a quarter inside", *_BOX),
     "box_partly_outside": Kind(WARNING, "partly outside of the image: clipped", *_BOX),
     "swapped_corners": Kind(WARNING, "whose corners had to be put in order (a negative width or height)", *_BOX),
     "no_box_left": Kind(WARNING, "of which no box can be used: left out"),
-    "area_differs": Kind(INFORMATION, "whose area is not width times height (matters to AP by size)", *_BOX),
     "tiny_box": Kind(WARNING, f"with a side below {TINY_SIDE:g} px or under {TINY_AREA:g} px² when evaluated", *_BOX),
     "duplicate_box": Kind(WARNING, "that another one of the same class covers almost exactly", *_BOX),
     "box_with_two_classes": Kind(WARNING, "that one of another class covers almost exactly", *_BOX),
@@ -110,26 +105,12 @@ LEDGER_KINDS = {
 }
 
 
-class EvaluationSize(NamedTuple):
-    """The size that images have when the model is evaluated, in pixels."""
-
-    width: int
-    height: int
-    keep_ratio: bool
-
-
-def evaluation_size(data: Mapping[str, Any]) -> EvaluationSize | None:
-    """Returns the size to which the last resizing operator of ``EvalReader`` brings images."""
-    found = None
-    for name, arguments in operators_of(data, "EvalReader"):
-        size = arguments.get("target_size")
-        if isinstance(size, int):
-            size = [size, size]
-        if isinstance(size, list) and len(size) == 2 and all(isinstance(side, int) for side in size):
-            # A letterbox keeps the ratio by its nature; Resize does so unless it is told otherwise.
-            keep_ratio = "Letter" in name or bool(arguments.get("keep_ratio", True))
-            found = EvaluationSize(size[1], size[0], keep_ratio)
-    return found
+def resizers_of(data: Mapping[str, Any], part: str) -> list[Resize | LetterResize]:
+    """Returns the operators by which the reader of ``Train`` or ``Eval`` brings images to a size."""
+    reader = f"{part}Reader"
+    steps = (data.get(reader) or {}).get("sample_transforms") or []
+    chosen = [step for step in steps if {"Resize", "LetterResize"} & step.keys()]
+    return build_operators(chosen, f"{reader}.sample_transforms", DETECTION_OPERATORS)
 
 
 @dataclasses.dataclass
@@ -140,8 +121,7 @@ class ExaminedSet:
         part: ``Train`` or ``Eval``.
         coco, ledger: what its annotation file holds, and what was left out or mended of it.
         keeps_empty: whether images without boxes are used.
-        stated: width and height of the images as annotated, ``int64`` ``[N, 2]``; 0 where they are missing.
-        sizes: as read, else as annotated, ``int64`` ``[N, 2]``.
+        sizes: width and height of the images as read, else as annotated, else 0; ``int64`` ``[N, 2]``.
         boxes: those that can be used.
         numbers: the class of each box among those of all sets, ``int64`` ``[A]``; -1 where nothing is learnt from it.
         of_class, images_of_class: boxes of each class of all sets, and images that show it, ``int64`` ``[K]``.
@@ -151,7 +131,6 @@ class ExaminedSet:
     coco: CocoSet
     ledger: Ledger
     keeps_empty: bool
-    stated: np.ndarray
     sizes: np.ndarray
     boxes: Boxes
     numbers: np.ndarray = dataclasses.field(init=False)
@@ -197,16 +176,14 @@ def check_detection_data(config: DetectionConfig, limit: int = 0, threads: int =
         raise UserError(f"{config.path}: has neither {names}: nothing to check")
     opened = {part: pair for part, each in files.items() if (pair := _open(part, each, found))}
     cocos = {part: coco for part, (coco, _) in opened.items()}
-    scan, seconds, groups = Scan({}, {}), 0.0, []
+    scan, groups = Scan({}, {}), []
     if cocos:
         settle_range(cocos, depth.statement_in(data), found)
-        start = time.monotonic()
         scan = scan_images(cocos, {part: _chosen(files[part], coco, limit) for part, coco in cocos.items()}, threads)
-        seconds = time.monotonic() - start
         find_image_faults(scan, found)
         groups = groups_of_copies(scan)
         find_exact_duplicates(groups, found)
-        find_near_duplicates(groups, scan, threads, found)
+        find_near_duplicates(groups, scan, found)
     if len(cocos) == 2:
         for note in cocos["Eval"].spell_classes_as(cocos["Train"].names):
             found.add("class_spelling", note=note)
@@ -215,12 +192,10 @@ def check_detection_data(config: DetectionConfig, limit: int = 0, threads: int =
     for each in sets.values():
         each.count_classes(names)
     find_class_faults(sets, names, config.num_classes, found)
-    size = evaluation_size(data)
     for each in sets.values():
         find_category_ids(each, found)
-        find_box_faults(each, size, found)
-        find_faults_of_annotated_images(each, scan, found)
-        find_lost_images(each, data, found)
+        find_box_faults(each, data, found)
+        find_faults_of_annotated_images(each, data, scan, found)
     find_copies_annotated_differently(groups, sets, found)
     if len(sets) == len(files):
         # Image files below the image folders that no set lists.
@@ -252,7 +227,7 @@ def check_detection_data(config: DetectionConfig, limit: int = 0, threads: int =
 
     outputs, findings = {"num_classes": config.num_classes}, found.worst_first()
     return DetectionCheck(
-        "detection", str(config.path), findings, scan, seconds, outputs, facts, tables, about, config, sets, names
+        "detection", str(config.path), findings, scan, outputs, facts, tables, about, config, sets, names
     )
 
 
@@ -290,8 +265,7 @@ def _examine(
     for kind, text in (("box_geometry", doubt), ("box_reading", words)):
         if text:
             found.add(kind, note=f"{coco.path}: {text}", part=part)
-    stated = np.array([frame.stated_size or (0, 0) for frame in coco.frames], np.int64).reshape(-1, 2)
-    sizes = stated.copy()
+    sizes = np.array([frame.stated_size or (0, 0) for frame in coco.frames], np.int64).reshape(-1, 2)
     sizes[scan.readable(part)] = scan.sizes(part)
     for frame, (width, height) in zip(coco.frames, sizes.tolist(), strict=True):
         frame.width, frame.height = width, height
@@ -302,7 +276,7 @@ def _examine(
         note = f"{coco.path}: {count_of(ledger.boxes['input'], 'annotation')}, nothing to learn from"
         found.add("nothing_to_learn", note=note, part=part)
     keeps_empty = bool(config.data[f"{part}Dataset"].get("allow_empty", False))
-    return ExaminedSet(part, coco, ledger, keeps_empty, stated, sizes, boxes)
+    return ExaminedSet(part, coco, ledger, keeps_empty, sizes, boxes)
 
 
 def _repeated(train: ExaminedSet, names: Sequence[str], threshold: float) -> str:
@@ -357,32 +331,23 @@ def find_class_faults(
                 found.add("category_ids_differ", note=f"'{name}' is {ids[name]} and {identity}")
     if "Train" not in sets:
         return
-    train_boxes = sets["Train"].of_class.tolist()
-    measured = sets["Eval"].of_class.tolist() if "Eval" in sets else [None] * len(train_boxes)
-    for name, taught, seen in zip(class_names, train_boxes, measured, strict=True):
-        if not taught and seen:
-            found.add("class_not_trained", note=f"{name}: {count_of(seen, 'validation box', 'validation boxes')}")
-        elif not taught:
-            found.add("class_empty", note=name)
-        elif seen == 0:
-            found.add("class_not_validated", note=name)
-    for taught, name in sorted(zip(train_boxes, class_names, strict=True), key=lambda pair: pair[0]):
-        if 0 < taught < FEW_BOXES:
-            found.add("class_small", note=f"{name}: {count_of(taught, 'box', 'boxes')}")
+    measured = sets["Eval"].of_class if "Eval" in sets else None
+    find_rare_classes(class_names, sets["Train"].of_class, measured, _BOX, found)
 
 
-def scales(sizes: np.ndarray, wanted: EvaluationSize | None) -> np.ndarray:
+def scales(sizes: np.ndarray, data: Mapping[str, Any]) -> np.ndarray:
     """Returns by how much images shrink or grow for the evaluation, ``float64`` ``[N, 2]`` (across, down); images of
     unknown size (0) keep it."""
-    if wanted is None:
-        return np.ones((len(sizes), 2))
-    known = np.where(sizes > 0, sizes, 1)
-    factors = np.where(sizes > 0, np.array([wanted.width, wanted.height]) / known, 1.0)
-    return np.repeat(factors.min(axis=1, keepdims=True), 2, axis=1) if wanted.keep_ratio else factors
+    factors, resizers = np.ones((len(sizes), 2)), resizers_of(data, "Eval")
+    for row, (width, height) in enumerate(sizes.tolist() if resizers else []):
+        if width and height:
+            (down, across), _, _ = resizers[-1].effect(height, width)
+            factors[row] = across, down
+    return factors
 
 
-def find_box_faults(examined: ExaminedSet, wanted: EvaluationSize | None, found: Findings) -> None:
-    """Finds boxes too small to be seen, with a doubtful area, or there twice."""
+def find_box_faults(examined: ExaminedSet, data: Mapping[str, Any], found: Findings) -> None:
+    """Finds boxes too small to be seen, or there twice."""
     coco, table = examined.coco, examined.boxes
     annotated = [box for frame in coco.frames for box in frame.boxes]
 
@@ -397,16 +362,7 @@ def find_box_faults(examined: ExaminedSet, wanted: EvaluationSize | None, found:
         details = {"annotation_id": identity, "class": class_of(row), "bbox": box}
         found.add(kind, Picture(examined.part, int(table.rows[row])), note=text, **details)
 
-    scaled = table.boxes[:, 2:] * scales(examined.sizes, wanted)[table.rows]
-    area = table.boxes[:, 2:].prod(axis=1)
-    # That of an outline, of a crowd or of a box that was clipped may differ from the box's.
-    own_area = np.array([box.crowd or box.repaired or box.raw.outlined for box in annotated], bool)
-    for row in np.flatnonzero((np.abs(table.weights - area) > AREA_SHARE * area + 1.0) & ~own_area).tolist():
-        tell("area_differs", row, f"area {table.weights[row]:.6g}")
-    for row, frame in enumerate(coco.frames):
-        for raw in frame.raw:
-            if raw.identity == 0:
-                found.add("annotation_id_zero", Picture(examined.part, row), note="annotation 0: ids should begin at 1")
+    scaled = table.boxes[:, 2:] * scales(examined.sizes, data)[table.rows]
     small = np.flatnonzero(((scaled < TINY_SIDE).any(axis=1) | (scaled.prod(axis=1) < TINY_AREA)) & ~table.crowd)
     for row in small[np.argsort(scaled[small].prod(axis=1), kind="stable")].tolist():
         tell("tiny_box", row, "{:.3g} x {:.3g} px when evaluated".format(*scaled[row]))
@@ -421,44 +377,33 @@ def find_box_faults(examined: ExaminedSet, wanted: EvaluationSize | None, found:
             tell("duplicate_box" if same else "box_with_two_classes", other, note)
 
 
-def find_lost_images(examined: ExaminedSet, data: Mapping[str, Any], found: Findings) -> None:
-    """Finds images so long and narrow that a ``Resize`` of the set's reader, which keeps their ratio, leaves nothing of
-    them."""
-    reader, sizes = f"{examined.part}Reader", examined.sizes
-    steps = [step for step in (data.get(reader) or {}).get("sample_transforms") or [] if "Resize" in step]
-    resizers = build_operators(steps, f"{reader}.sample_transforms", DETECTION_OPERATORS)
-    for row in np.flatnonzero(sizes.max(axis=1) > EXTREME_ASPECT * np.maximum(sizes.min(axis=1), 1)).tolist():
-        width, height = sizes[row].tolist()
-        try:
-            for resizer in resizers if width and height else ():
-                if resizer.keep_ratio:
-                    resizer.refuse_nothing(height, width)
-        except ImageError as error:
-            found.add("nothing_left", Picture(examined.part, row), note=error.cause)
-
-
-def find_faults_of_annotated_images(examined: ExaminedSet, scan: Scan, found: Findings) -> None:
-    """Finds images without boxes and of another size than annotated, and sets whose images are all missing."""
-    part, coco, table = examined.part, examined.coco, examined.boxes
-    sizes, stated = examined.sizes, examined.stated
-    boxes = np.bincount(table.rows, minlength=len(coco))
-    crowds = np.bincount(table.rows[table.crowd], minlength=len(coco))
+def find_faults_of_annotated_images(
+    examined: ExaminedSet, data: Mapping[str, Any], scan: Scan, found: Findings
+) -> None:
+    """Finds images without boxes, of another size than annotated, and so long and narrow that a ``Resize`` of the set's
+    reader, which keeps their ratio, leaves nothing of them; and sets whose images are all missing."""
+    part, coco = examined.part, examined.coco
+    resizers = [each for each in resizers_of(data, part) if isinstance(each, Resize) and each.keep_ratio]
     for row, frame in enumerate(coco.frames):
+        picture, size = Picture(part, row), (frame.width, frame.height)
         if not frame.raw:
             note = "" if examined.keeps_empty else "left out, for allow_empty is not set"
-            found.add("image_without_boxes", Picture(part, row), note=note)
-    for row in np.flatnonzero((boxes > 0) & (boxes == crowds)).tolist():
-        found.add("all_crowd", Picture(part, row))
-    for row in np.flatnonzero((sizes != stated).any(axis=1) & (stated > 0).all(axis=1)).tolist():
-        true, annotated = tuple(sizes[row].tolist()), tuple(stated[row].tolist())
-        turned = " (turned by a quarter?)" if true == annotated[::-1] else ""
-        note = "is {} x {}, annotated {} x {}{}".format(*true, *annotated, turned)
-        found.add("wrong_size", Picture(part, row), note=note)
-    missing = len(scan.marked(part, Mark.MISSING))
-    if missing and not len(scan.readable(part)) and missing == len(scan.marked(part, Mark.UNREADABLE)):
-        images = count_of(len(coco), "image")
-        folder = coco.frames[0].image.parent
-        note = f"{coco.path} lists {images}, such as {coco.frames[0].name}; none is in {folder}"
+            found.add("image_without_boxes", picture, note=note)
+        if frame.boxes and all(box.crowd for box in frame.boxes):
+            found.add("all_crowd", picture)
+        if frame.stated_size is not None and size != frame.stated_size:
+            turned = " (turned by a quarter?)" if size == frame.stated_size[::-1] else ""
+            note = "is {} x {}, annotated {} x {}{}".format(*size, *frame.stated_size, turned)
+            found.add("wrong_size", picture, note=note)
+        try:
+            for resizer in resizers if min(size) and max(size) > EXTREME_ASPECT * min(size) else ():
+                resizer.refuse_nothing(frame.height, frame.width)
+        except ImageError as error:
+            found.add("nothing_left", picture, note=error.cause)
+    missing = sum(kind == "missing_image" for kind, picture, _ in scan.faults if picture.part == part)
+    if missing and missing == len(scan.chosen[part]):
+        first, images = coco.frames[0], count_of(len(coco), "image")
+        note = f"{coco.path} lists {images}, such as {first.name}; none is in {first.image.parent}"
         found.add("other_data", note=note, part=part)
 
 
@@ -466,19 +411,16 @@ def find_copies_annotated_differently(
     groups: Sequence[Sequence[Picture]], sets: Mapping[str, ExaminedSet], found: Findings
 ) -> None:
     """Compares classes and boxes of the images in ``groups``, each of which have the same pixels."""
-    for pictures in groups:
-        if len(pictures) == 1:
-            continue
-        names, boxes = [], []
-        for part, index in pictures:
-            coco, table = sets[part].coco, sets[part].boxes
-            rows = np.flatnonzero(table.rows == index).tolist()
-            own = sorted((coco.names[table.labels[row]], table.boxes[row].tolist()) for row in rows)
-            names.append([name for name, _ in own])
-            boxes.append(np.reshape([box for _, box in own], (-1, 4)))
-        for number in range(1, len(pictures)):
-            same = names[number] == names[0] and np.allclose(boxes[0], boxes[number], rtol=0, atol=CORNER)
-            if not same:
-                words = [count_of(len(names[each]), "box", "boxes") for each in (number, 0)]
+
+    def annotated(picture: Picture) -> tuple[list[str], list[Corners]]:
+        coco = sets[picture.part].coco
+        boxes = sorted((coco.names[box.category], box.xywh) for box in coco.frames[picture.index].boxes)
+        return [name for name, _ in boxes], [box for _, box in boxes]
+
+    for original, *copies in groups:
+        for copy in copies:
+            (names, boxes), (others, other_boxes) = annotated(copy), annotated(original)
+            if names != others or not np.allclose(boxes, other_boxes, rtol=0, atol=CORNER):
+                words = [count_of(len(each), "box", "boxes") for each in (names, others)]
                 note = " and ".join(words) if words[0] != words[1] else f"{words[0]}, which differ"
-                found.add("copies_annotated_differently", pictures[number], pictures[0], note=note, part="")
+                found.add("copies_annotated_differently", copy, original, note=note, part="")

@@ -54,8 +54,15 @@ PROGRESS = 1000
 
 @dataclass(frozen=True)
 class Options:
-    """Options that all sources share: those of ``tools/prepare_data.py`` by their names; ``reading``: what the numbers
-    of boxes are."""
+    """Options of ``tools/prepare_data.py`` by their names.
+
+    Attributes:
+        annotations: COCO files; empty finds them by their names.
+        reading: what the numbers of boxes are.
+        form: of an image folder: ``voc``, ``coco`` or ``auto``; of an import one of :data:`FORMATS` or ``auto``.
+        include_unlabelled: frames without an annotation file become the part ``test`` (else they are left out).
+        projection: what the frames of a sonar are turned into; ``None`` leaves them as they are.
+    """
 
     source: Path
     output: Path
@@ -69,9 +76,13 @@ class Options:
     reading: BoxReading = UNSAID
     rename: Sequence[str] = ()
     drop: Sequence[str] = ()
+    annotations: Sequence[Path] = ()
+    form: str = "auto"
+    include_unlabelled: bool = False
+    projection: Projection | None = None
 
-    def check(self, annotations: Sequence[Path] = ()) -> None:
-        """Checks what can be checked before anything is read; ``annotations`` are read beside the source, or in it.
+    def check(self) -> None:
+        """Checks what can be checked before anything is read.
 
         Raises:
             UserError: an option is out of range, two contradict each other, or the output may not be written.
@@ -89,12 +100,15 @@ class Options:
         if names := self.reading.contradiction():
             raise UserError(" and ".join(f"--{name.replace('_', '-')}" for name in names) + " exclude each other")
         lists: Sequence[Path] = list((self.lists() or {}).values())
+        if self.annotations and self.form not in ("auto", "coco"):
+            raise UserError(f"--from {self.form} and --annotations exclude each other: --annotations names COCO files")
         if self.classes is not None:
             class_order(self.classes)
         # The lists of the set that is replaced may give its split again: they are written with the same names.
         own = (self.output / "split").resolve()
         lists = [file for file in lists if file.resolve().parent != own]
-        reads = [*lists, *annotations, *(self.source / file for file in annotations)]
+        # These may lie beside the source, or in it.
+        reads = [*lists, *self.annotations, *(self.source / file for file in self.annotations)]
         if self.classes is not None and os.path.isfile(self.classes):
             reads.append(Path(self.classes))
         claim_outputs([Output("--output", self.output, "prepared")], reads, [self.source], self.overwrite)
@@ -107,23 +121,12 @@ class Options:
         return dict(zip(("train", "val"), files, strict=True))
 
 
-def prepare_source(
-    kind: str,
-    options: Options,
-    annotations: Sequence[Path] = (),
-    form: str = "auto",
-    include_unlabelled: bool = False,
-    projection: Projection | None = None,
-) -> dict[str, Any]:
+def prepare_source(kind: str, options: Options) -> dict[str, Any]:
     """Reads a raw data set, cleans, splits, writes and reports.
 
     Args:
         kind: ``import``, ``sonar`` (VOC-like annotations in any nesting), ``duo`` or ``imagefolder``.
-        options: source, output, classes and split.
-        annotations: COCO files; empty finds them by their names.
-        form: of an image folder: ``voc``, ``coco`` or ``auto``; of an import one of :data:`FORMATS` or ``auto``.
-        include_unlabelled: frames without an annotation file become the part ``test`` (else they are left out).
-        projection: what the frames of a sonar are turned into; ``None`` leaves them as they are.
+        options: source, output, classes, split and so on.
 
     Returns:
         The content of ``report.json``.
@@ -132,16 +135,14 @@ def prepare_source(
         UserError: the source, the classes, the split or the output cannot be used, or the boxes do not fit the
             pictures and ``options.reading`` does not say how they are meant.
     """
-    options.check(annotations)
-    if annotations and form not in ("auto", "coco"):
-        raise UserError(f"--from {form} and --annotations exclude each other: --annotations names COCO files")
+    options.check()
     source, ledger = options.source, Ledger()
     reading, names, unlabelled = options.reading, [], []
-    form = "coco" if annotations else _form_of(kind, source, form)
+    form = "coco" if options.annotations else _form_of(kind, source, options.form)
     if kind == "import":
-        read, unlabelled, names = read_format(form, source, ledger, options.classes, annotations)
+        read, unlabelled, names = read_format(form, source, ledger, options.classes, options.annotations)
     elif form == "coco":
-        read, _ = read_coco_folder(source, annotations, ledger)
+        read, _ = read_coco_folder(source, options.annotations, ledger)
     else:
         read, unlabelled = read_voc_folder(source, ledger)
     if form == "yolo" and reading.normalised is None:
@@ -151,12 +152,12 @@ def prepare_source(
     has_order = bool(names)
     stated = class_order(options.classes) if options.classes is not None else ()
     names = change_classes(read, names, options.rename, options.drop, ledger, stated)
-    if not include_unlabelled:
+    if not options.include_unlabelled:
         for frame in unlabelled:
             ledger.reject("no_annotation", frame.name, "has no annotation file", image="left_out")
         unlabelled = []
-    for frame in [*read, *unlabelled] if projection else ():
-        projection.settings(frame)  # what is missing is told before the long work
+    for frame in [*read, *unlabelled] if options.projection else ():
+        options.projection.settings(frame)  # what is missing is told before the long work
     # Links in the source may lead into the output.
     frames_read = [frame.image for frame in [*read, *unlabelled]]
     claim_outputs([Output("--output", options.output, "prepared")], frames_read, overwrite=options.overwrite)
@@ -200,10 +201,11 @@ def prepare_source(
     subsets = nested_subsets(parts["train"], len(classes), set(options.subsets), options.seed)
     _note_alike(parts, ledger)
     with contextlib.ExitStack() as stack:
-        if projection:
+        if options.projection:
             options.output.parent.mkdir(parents=True, exist_ok=True)
             scratch = stack.enter_context(tempfile.TemporaryDirectory(prefix=".fans-", dir=options.output.parent))
-            project_frames([frame for part in parts.values() for frame in part], projection, Path(scratch), ledger)
+            written = [frame for part in parts.values() for frame in part]
+            project_frames(written, options.projection, Path(scratch), ledger)
         report = write_output(options.output, source.name, parts, subsets, classes, split, ledger, options.images)
     for line in lines_of(report):
         logger.info(line)

@@ -17,6 +17,7 @@ from detection.prepare.stored import open_prepared
 from detection.prepare.write import place_image
 from ppcls_ext.utils.errors import UserError
 from ppcls_ext.utils.files import atomic_folder, write_text
+from ppcls_ext.utils.names import unused_name
 from ppcls_ext.utils.outputs import EXPORTED
 
 logger = logging.getLogger(__name__)
@@ -100,11 +101,8 @@ def export_set(source: Path, form: str, output: Path, images: str = "link", over
                 place.mkdir(parents=True, exist_ok=True)
             for frame in coco.frames:
                 path = Path(frame.name.replace("/", "__"))
-                name = path.name
-                while Path(name).stem.casefold() in taken:
-                    name = f"{Path(name).stem}_{path.suffix[1:]}{path.suffix}"
+                name = unused_name(path.stem, taken) + path.suffix
                 lost["images that got another name, for two differ in their suffix only"] += name != path.name
-                taken.add(Path(name).stem.casefold())
                 kept = [box for box in frame.boxes if layout.crowds or not box.crowd]
                 lost["boxes of crowds, for which the form has no mark"] += len(frame.boxes) - len(kept)
                 frame.boxes = kept

@@ -9,9 +9,9 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-import os
+import posixpath
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -26,6 +26,7 @@ from detection.prepare.readers import (
     AnnotationError,
     VocAnnotation,
     images_below,
+    images_by_path,
     leave_out_unlisted,
     pair_frames,
     part_of,
@@ -37,13 +38,11 @@ from detection.prepare.readers import (
 )
 from ppcls_ext.utils.errors import UserError, suggestion
 from ppcls_ext.utils.image_files import files_in, images_in
-from ppcls_ext.utils.names import NamedFiles, components, folded_name, match_names, spellings
-from ppcls_ext.utils.texts import TextError, read_text
+from ppcls_ext.utils.names import Named, folded_name, meanings, path_ends, spellings
+from ppcls_ext.utils.texts import DamagedTextError, TextError, read_text
 
 # So many files of a folder tell what all are.
 LOOKED_AT = 20
-# A whole task of CVAT is one file.
-LARGEST_CVAT = 1 << 30
 CLASS_FILES = ("classes.txt", "labels.txt", "obj.names")
 
 
@@ -72,7 +71,7 @@ def _kind_of_json(path: Path) -> str | None:
 
 
 def _kind_of_xml(path: Path) -> str | None:
-    root = read_xml(path, LARGEST_CVAT)
+    root = read_xml(path)
     if root.tag == "annotations":
         return "CVAT XML for video" if root.find("track") is not None else "cvat"
     return "voc" if root.tag.lower() == "annotation" else None
@@ -248,15 +247,21 @@ def _yolo_parts(
     source: Path, file: Path, data: dict[str, Any], images: Sequence[Path], ledger: Ledger
 ) -> dict[Path, str]:
     """Returns the part of each image that ``data.yaml`` puts in one; empty if training and validation are the same."""
+    roots = (file.parent, source)
     # Nothing else is ever looked at, whatever the file names: `..`, paths of another machine.
-    there = {place for image in images for place in image.parents if place.is_relative_to(source)}
-    places = {_key(place, source): place for place in (*there, *files_in(source, {".txt"}))}
+    folders = {place for image in images for place in image.parents if place.is_relative_to(source)}
+    # Of two folders of one name the one below data.yaml counts.
+    places = sorted({*folders, *files_in(source, {".txt"})}, key=lambda place: not place.is_relative_to(file.parent))
+    place_of = Named(
+        places, lambda place: [place.relative_to(root).as_posix() for root in roots if place.is_relative_to(root)]
+    )
     found: dict[str, set[Path]] = {}
     for part, words in PART_WORDS.items():
         entries = next((data[word] for word in words if data.get(word)), [])
         for entry in [entries] if isinstance(entries, str) else entries:
-            stated = f"{data.get('path', '')}/{entry}", str(entry)
-            place = next((places[key] for key in _keys(stated, _key(file.parent, source)) if key in places), None)
+            stated = [spelt for text in (f"{data.get('path', '')}/{entry}", str(entry)) for spelt in spellings(text)]
+            inside = ("/".join(name for name in path.split("/") if name != "..") for path in stated)
+            place = next(iter(place_of.find(*(end for path in inside for end in path_ends(path) or ["."]))), None)
             if place is None and part == "test":
                 continue
             if place is None:
@@ -277,27 +282,17 @@ def _yolo_parts(
     return placed
 
 
-def _key(place: Path, source: Path) -> str:
-    return folded_name(place.relative_to(source).as_posix())
-
-
-def _keys(stated: Sequence[str], folder: str) -> Iterator[str]:
-    """Yields what the paths of ``data.yaml`` may mean, below its folder or the source, the whole path first."""
-    for text in (spelt for each in stated for spelt in spellings(each)):
-        parts = [part for part in components(text) if part != ".."]
-        for cut in range(max(len(parts), 1)):
-            for base in dict.fromkeys((folder, ".")):
-                yield folded_name(Path(base, *parts[cut:]).as_posix())
-
-
 def _images_of(place: Path, source: Path, images: Sequence[Path]) -> set[Path]:
     """Returns the images in a folder, or those that a text file lists."""
     if place.is_dir():
         return {image for image in images if place in image.parents}
-    lines = [line.strip() for line in read_text(place).split("\n") if line.strip()]
-    roots = (place.parent, source)
-    wanted = {os.path.normpath(root / name) for root in roots for name in match_names(root, lines, "")}
-    return {image for image in images if os.path.normpath(image) in wanted}
+    image_of = Named(images, lambda image: [image.relative_to(source).as_posix()])
+    here = place.parent.relative_to(source).as_posix()
+    found: set[Path] = set()
+    for line in filter(None, map(str.strip, read_text(place).split("\n"))):
+        stated = (f"{folder}/{name}" for name in meanings(line) for folder in (here, "."))
+        found.update(image_of.find(*map(posixpath.normpath, stated)))
+    return found
 
 
 # Labelme and CVAT
@@ -346,15 +341,15 @@ def _labelme_box(shape: dict[str, Any]) -> RawBox:
 def read_cvat(source: Path, ledger: Ledger) -> Source:
     """Reads CVAT's XML "for images 1.1": boxes (also turned), polygons, ellipses and masks."""
     images = images_below(source, ledger)
-    by_name = NamedFiles(images)
+    by_path = images_by_path(images, source)
     frames: dict[Path, Frame] = {}
     classes: dict[str, None] = {}
     for file in files_in(source, {".xml"}):
         shown = shown_path(file, source)
         try:
-            root = read_xml(file, LARGEST_CVAT)
-        except AnnotationError as error:
-            ledger.reject("malformed_xml", shown, str(error))
+            root = read_xml(file)
+        except (AnnotationError, DamagedTextError) as error:
+            ledger.reject("malformed_xml", shown, getattr(error, "reason", str(error)))
             continue
         classes |= dict.fromkeys((label.findtext("name") or "").strip() for label in root.iter("label"))
         found = []
@@ -366,7 +361,7 @@ def read_cvat(source: Path, ledger: Ledger) -> Source:
             ledger.take_in(raw)
             metadata = {"split": element.get("subset")} if element.get("subset") else {}
             found.append(Frame(name, Path(name), raw, f"{shown}: {name}", size, metadata))
-        for frame in pair_frames(found, source, file, None, by_name, ledger):
+        for frame in pair_frames(found, source, file, None, by_path, ledger):
             if frames.setdefault(frame.image, frame) is not frame:
                 frames[frame.image].raw.extend(frame.raw)
     leave_out_unlisted(images, frames, source, ledger)

@@ -7,11 +7,9 @@ import os
 import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterable, Sequence
-from functools import partial
-from itertools import accumulate, chain
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
-from xml.etree.ElementTree import Element, ParseError, XMLPullParser
+from xml.etree.ElementTree import Element, ParseError, fromstring
 from xml.parsers.expat import ErrorString
 
 from detection.annotations import DELETED, Frame, Ledger, RawBox
@@ -29,8 +27,8 @@ from detection.coco import (
 from ppcls_ext.preprocess.content import photographs_left_out
 from ppcls_ext.utils.errors import UserError
 from ppcls_ext.utils.image_files import files_in, images_in
-from ppcls_ext.utils.names import NamedFiles, components, folded_name, is_left_behind, meant_path, spellings
-from ppcls_ext.utils.texts import TextError, UnknownEncodingError, decode_text, shown_name
+from ppcls_ext.utils.names import Named, folded_name, is_left_behind, meant_path, path_ends, spellings
+from ppcls_ext.utils.texts import DamagedTextError, decode_text, shown_name
 
 PART_WORDS = {
     "train": ("train", "training", "trn"),
@@ -72,13 +70,13 @@ def images_below(source: Path, ledger: Ledger) -> list[Path]:
     return images
 
 
-def _best(images: Sequence[Path], *scores: Callable[[Path], Any]) -> list[Path]:
-    """Returns the images with the highest score; of several, those with the highest next score, and so on."""
-    found = list(images)
+def _best(files: Sequence[Path], *scores: Callable[[Path], Any]) -> list[Path]:
+    """Returns the files with the highest score; of several, those with the highest next score, and so on."""
+    found = list(files)
     for score in scores:
         if len(found) > 1:
-            values = [score(image) for image in found]
-            found = [image for image, value in zip(found, values, strict=True) if value == max(values)]
+            values = [score(file) for file in found]
+            found = [file for file, value in zip(found, values, strict=True) if value == max(values)]
     return found
 
 
@@ -86,74 +84,39 @@ def _common_depth(first: Path, second: Path) -> int:
     return len(Path(os.path.commonpath([first, second])).parts)
 
 
-def _common_tail(first: Path, second: Path, source: Path) -> int:
-    """Returns how many of the last folders of two folders below ``source`` have the same names."""
-    parts = zip(*(reversed(folder.relative_to(source).parts) for folder in (first, second)), strict=False)
-    return [*(folded_name(one) == folded_name(other) for one, other in parts), False].index(False)
+def _closeness(file: Path, image: Path, source: Path) -> tuple[int, int]:
+    """Tells how near an image lies to an annotation file: by the folders above both, and the last folders of trees that
+    mirror each other, so that ``Annotations/cam1/0.xml`` is near ``JPEGImages/cam1/0.jpg``."""
+    depth = _common_depth(file.parent, image.parent)
+    folders = (map(folded_name, reversed(path.parent.relative_to(source).parts)) for path in (file, image))
+    alike = [*(one == other for one, other in zip(*folders, strict=False)), False]
+    return depth + alike.index(False), depth
 
 
-def _mirrored(files: Sequence[Path], by_stem: NamedFiles, source: Path) -> dict[Path, list[Path]]:
-    """Pairs trees that mirror each other: ``Annotations/cam1/0.xml`` belongs to ``JPEGImages/cam1/0.jpg``, and to no
-    other picture of that name.
-
-    Returns:
-        The annotation files by image.
-    """
-    claims: dict[Path, list[tuple[tuple[int, int], Path]]] = defaultdict(list)
-    for file in files:
-
-        def closeness(image: Path, folder: Path = file.parent) -> tuple[int, int]:
-            depth = _common_depth(folder, image.parent)
-            return depth + _common_tail(folder, image.parent, source), depth
-
-        for image in _best(by_stem.find(file.stem), closeness):
-            if image.parent != file.parent and _common_tail(file.parent, image.parent, source):
-                claims[image].append((closeness(image), file))
-    return {image: [file for close, file in found if close == max(found)[0]] for image, found in claims.items()}
-
-
-# XML of unknown origin: no document types, no entities, no huge files.
-
-# The largest annotation file of a real data set is some hundred kilobytes.
-LARGEST_XML = 16 << 20
-DEEPEST_XML = 64
+# XML of unknown origin: no document types, no entities.
 
 
 class AnnotationError(ValueError):
     """An annotation file that cannot be used; the message says why, without the name of the file."""
 
 
-def read_xml(path: Path, largest: int = LARGEST_XML) -> Element:
-    """Reads an XML file; an :class:`AnnotationError` if it is damaged, no XML, declares a document type or an entity,
-    is too large or too deep, an :class:`UnknownEncodingError` if its encoding has to be stated."""
-    size = path.stat().st_size
-    if size > largest:
-        raise AnnotationError(f"{size} bytes are too many for an annotation")
+def read_xml(path: Path) -> Element:
+    """Reads an XML file; an :class:`AnnotationError` if it is no XML or declares a document type or an entity, a
+    ``TextError`` if it is no text."""
     data = path.read_bytes()
     # The declaration is ASCII in every encoding but UTF-16 and UTF-32, which have no need of it.
     declared = re.search(rb"<\?xml[^>]{0,200}?encoding\s*=\s*[\"']([A-Za-z0-9._-]+)[\"']", data[:400])
-    try:
-        text = decode_text(data, str(path), declared and declared[1].decode("ascii")).lstrip()
-    except UnknownEncodingError:
-        raise
-    except TextError as error:
-        raise AnnotationError(error.reason) from error
+    text = decode_text(data, str(path), declared and declared[1].decode("ascii")).lstrip()
     if not text:
         raise AnnotationError("the file is empty")
-    text = re.sub(r"^<\?xml.*?\?>", "", text, count=1, flags=re.DOTALL)
     # Both can pull in other files or grow to gigabytes of text.
     if re.search("<!(DOCTYPE|ENTITY)", text):
         raise AnnotationError("it declares a document type or an entity, which annotations do not need")
-    parser = XMLPullParser(("start", "end"))
     try:
-        parser.feed(text.encode("utf-8"))
-        parser.close()
-        events = list(parser.read_events())
+        # Of a text, what it declares as its encoding is left alone.
+        return fromstring(text)
     except ParseError as error:
         raise AnnotationError(f"line {error.position[0]}: {ErrorString(error.code)}") from error
-    if max(accumulate(1 if event == "start" else -1 for event, _ in events)) > DEEPEST_XML:
-        raise AnnotationError(f"elements are nested more than {DEEPEST_XML} deep")
-    return events[-1][1]
 
 
 # VOC-like annotations
@@ -300,46 +263,29 @@ def read_voc_folder(
     """
     images = images_below(source, ledger)
     files = files_in(source, {".xml"}) if files is None else files
-    by_stem = NamedFiles(images, lambda image: image.stem)
+    by_stem = Named(images, lambda image: [image.stem])
     # How many annotation files of one folder have an image of their name in another.
     shared = Counter(
         (file.parent, folder) for file in files for folder in {image.parent for image in by_stem.find(file.stem)}
     )
 
-    mirrored = _mirrored(files, by_stem, source)
-    image_of: dict[Path, list[Path]] = defaultdict(list)
-    for image, owners in mirrored.items():
-        for file in owners:
-            image_of[file].append(image)
-
     def find(file: Path, stem: str, folder: str = "") -> list[Path]:
-        """Returns the images of a name that ``file`` may belong to: one if it is clear.
-
-        The image at the same place in trees that mirror each other; else those that share the longest path with the
-        file, that lie in the folder that it states, in the folder with most images for the files beside it.
-        """
-        free = [image for image in by_stem.find(stem) if image not in mirrored]
+        """Returns the images of a name that ``file`` may belong to: the closest, of these those in the folder that it
+        states, of these those in the folder with most images for the files beside it."""
         return _best(
-            image_of.get(file) or free,
-            lambda image: _common_depth(file.parent, image.parent),
+            by_stem.find(stem),
+            lambda image: _closeness(file, image, source),
             lambda image: image.parent.name == folder,
             lambda image: shared[(file.parent, image.parent)],
         )
 
-    claims: dict[Path, list[tuple[str, VocAnnotation]]] = defaultdict(list)
+    claims: dict[Path, list[tuple[Path, VocAnnotation]]] = defaultdict(list)
     spoilt: set[Path] = set()
-    waiting: list[Path] = []
-    for file in chain(files, waiting):
+    for file in files:
         shown = shown_path(file, source)
         try:
             annotation = read(file)
-        except UnknownEncodingError as error:
-            if not error.unclear or file in waiting:
-                raise
-            # A few characters that may be of several languages: the other files may tell.
-            waiting.append(file)
-            continue
-        except (AnnotationError, TextError, OSError) as error:
+        except (AnnotationError, DamagedTextError, OSError) as error:
             ledger.reject(f"malformed_{file.suffix[1:].lower()}", shown, getattr(error, "reason", str(error)))
             spoilt.update(find(file, file.stem)[:1])
             continue
@@ -369,11 +315,17 @@ def read_voc_folder(
             names = ", ".join(shown_path(image, source) for image in candidates)
             ledger.reject("ambiguous_image", shown, f"fits several images: {names}", len(annotation.boxes))
             continue
-        claims[candidates[0]].append((shown, annotation))
+        claims[candidates[0]].append((file, annotation))
 
     annotated, bare = [], []
     for image in images:
-        name, found = shown_path(image, source), claims.get(image, [])
+        name, claimed = shown_path(image, source), claims.get(image, [])
+        closest = _best([file for file, _ in claimed], lambda file, image=image: _closeness(file, image, source))
+        found = [(shown_path(file, source), annotation) for file, annotation in claimed if file in closest]
+        for file, annotation in claimed:
+            if file not in closest:
+                reason = f"has no image: {name} belongs to {found[0][0]}"
+                ledger.reject("missing_image", shown_path(file, source), reason, len(annotation.boxes))
         if not found and image in spoilt:
             kind = f"malformed_{files[0].suffix[1:].lower()}"
             ledger.reject(kind, name, "its annotation file could not be read", image="rejected")
@@ -483,14 +435,14 @@ def read_coco_folder(
                 message = f"{others[0]}{more}; there are no other annotations below {source}"
             raise UserError(message)
         parts = parts_of(source, list(contents))
-    by_name = NamedFiles(images)
+    by_path = images_by_path(images, source)
     frames: list[Frame] = []
     for part, path in parts.items():
         shown = shown_path(path, source)
         coco = read_coco(path, ledger, shown, contents[path])
         if outlines := sum(raw.outlined for frame in coco.frames for raw in frame.raw):
             ledger.note("outlines_left_out", shown, f"{outlines} annotations have outlines, of which the box is kept")
-        frames += pair_frames(coco.frames, source, path, None if part == "all" else part, by_name, ledger)
+        frames += pair_frames(coco.frames, source, path, None if part == "all" else part, by_path, ledger)
     # Of an image that several parts list the last is kept: validation stays whole, and training has not seen it.
     last = {frame.image: frame for frame in frames}
     for frame in frames:
@@ -509,27 +461,24 @@ def leave_out_unlisted(images: Sequence[Path], listed: Collection[Path], source:
             ledger.reject("no_annotation", name, "no annotation file lists it", image="left_out")
 
 
+def images_by_path(images: Sequence[Path], source: Path) -> Named[Path]:
+    """Returns images by their paths below the source folder, and the ends of these."""
+    return Named(images, lambda image: path_ends(image.relative_to(source).as_posix()))
+
+
 def pair_frames(
-    read: Sequence[Frame], source: Path, file: Path, part: str | None, images: NamedFiles, ledger: Ledger
+    read: Sequence[Frame], source: Path, file: Path, part: str | None, images: Named[Path], ledger: Ledger
 ) -> list[Frame]:
     """Finds the images of frames that one file, which describes ``part``, lists by name; they are taken from ``images``
-    and nowhere else, whatever the file holds (``..``, an absolute path)."""
+    (:func:`images_by_path`) and nowhere else, whatever the file holds (``..``, an absolute path)."""
     shown = shown_path(file, source)
     frames: dict[Path, Frame] = {}
     for frame in read:
-        readings = [parts for parts in map(components, spellings(frame.name)) if parts and images.find(parts[-1])]
-        path = readings[0] if readings else ()
-
-        def common_tail(image: Path, path: tuple[str, ...] = path, form: Callable[[str], str] = str) -> int:
-            pairs = zip(reversed(image.relative_to(source).parts), reversed(path), strict=False)
-            return [*(form(one) == form(other) for one, other in pairs), False].index(False)
-
-        # Of several images of that base name, those count that end in the longest part of the name, then those in a
-        # folder for the same part as the annotation file, then those nearest to that file.
+        stated = (end for path in spellings(frame.name) for end in path_ends(path))
+        # Of several images whose path ends in the longest part of the name, those count that lie in a folder for the
+        # same part as the annotation file, then those nearest to that file.
         found = _best(
-            images.find(path[-1]) if path else [],
-            common_tail,
-            partial(common_tail, form=folded_name),
+            images.find(*stated),
             lambda image: part_of(image.parent, source) == part_of(file, source),
             lambda image: _common_depth(file.parent, image.parent),
         )

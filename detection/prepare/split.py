@@ -7,7 +7,6 @@ measured figures stand on.
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Collection, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -17,7 +16,7 @@ import numpy as np
 
 from detection.annotations import Frame, Ledger
 from ppcls_ext.utils.errors import UserError
-from ppcls_ext.utils.names import components, folded_name, is_absolute, spellings
+from ppcls_ext.utils.names import Named, meanings
 from ppcls_ext.utils.texts import read_text
 
 Parts = dict[str, list[Frame]]
@@ -37,25 +36,7 @@ def split_by_lists(frames: Sequence[Frame], lists: dict[str, Path], absent: set[
         path = PurePosixPath(name)
         return {name, path.with_suffix("").as_posix(), path.name, path.stem}
 
-    def readings(line: str) -> list[str]:
-        """Returns the keys that a line may mean; of an absolute path, which may be another machine's, its ends too."""
-        keys = []
-        for path in (path for text in (line, line.split()[0]) for path in spellings(text)):
-            keys += [path, path.removeprefix("./")]
-            if is_absolute(path):
-                parts = components(path)
-                keys += ["/".join(parts[cut:]) for cut in range(len(parts))]
-        return keys
-
-    # By the very name, else without case and the form of accents.
-    by_key: dict[str, list[Frame]] = defaultdict(list)
-    by_folded_key: dict[str, list[Frame]] = defaultdict(list)
-    for frame in frames:
-        for key in keys_of(frame.name):
-            by_key[key].append(frame)
-        for key in set(map(folded_name, keys_of(frame.name))):
-            by_folded_key[key].append(frame)
-    gone = {folded_name(key) for name in absent for key in keys_of(name)}
+    frame_of, absent_of = Named(frames, lambda frame: keys_of(frame.name)), Named(absent, keys_of)
     placed: dict[str, str] = {}
     parts: Parts = {part: [] for part in lists}
     for part, path in lists.items():
@@ -63,15 +44,14 @@ def split_by_lists(frames: Sequence[Frame], lists: dict[str, Path], absent: set[
         if not names:
             raise UserError(f"{path}: holds no names")
         for name in names:
-            keys = readings(name)
-            found = next((by_key[key] for key in keys if key in by_key), [])
-            folded_keys = [folded_name(key) for key in keys]
-            found = found or next((by_folded_key[key] for key in folded_keys if key in by_folded_key), [])
+            # Also without a label behind it.
+            stated = [*meanings(name), *meanings(name.split()[0])]
+            found = frame_of.find(*stated)
             before = placed.get(found[0].name) if found else None
             if len(found) > 1:
                 files = ", ".join(frame.name for frame in found[:3])
                 raise UserError(f"{path}: {name} means several frames ({files}); list their paths")
-            if not found and not gone.intersection(folded_keys):
+            if not found and not absent_of.find(*stated):
                 reason = f"lists {name}, which is no annotated frame of the source"
                 ledger.reject("listed_but_missing", path.name, reason)
             elif before == part:

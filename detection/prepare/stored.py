@@ -10,9 +10,8 @@ import numpy as np
 from detection.annotations import Ledger
 from detection.coco import CocoSet, open_coco
 from detection.prepare.readers import without_subsets
-from ppcls_ext.preprocess.decode import read_bytes
+from ppcls_ext.preprocess.decode import decode_image, read_bytes
 from ppcls_ext.preprocess.depth import own_range
-from ppcls_ext.preprocess.detection import decode_as_trained
 from ppcls_ext.utils.errors import UserError
 from ppcls_ext.utils.outputs import Output, claim_outputs
 
@@ -51,7 +50,7 @@ def read_stored(path: Path) -> np.ndarray:
         ImageError: it cannot be read; the message names the file.
     """
     data, deep = read_bytes(path), []
-    pixels = decode_as_trained(data, str(path), own_range(data), lambda values, _: deep.append(values))
+    pixels = decode_image(data, str(path), own_range(data), lambda values, _: deep.append(values), on_white=False)
     if deep:
         pixels = deep[0][..., :3] if deep[0].ndim == 3 else deep[0]
         pixels = pixels if pixels.dtype == np.uint16 else pixels.astype(np.float32)

@@ -12,6 +12,7 @@ from typing import Any
 from detection.annotations import Frame, Ledger
 from detection.prepare.split import Parts
 from ppcls_ext.utils.files import atomic_folder, write_json, write_text
+from ppcls_ext.utils.names import unused_name
 from ppcls_ext.utils.outputs import PREPARED
 
 # Entries of one kind that the terminal shows; the report file has all.
@@ -27,15 +28,9 @@ def name_images(frames: Sequence[Frame], ledger: Ledger) -> None:
     for frame, path in zip(frames, paths, strict=True):
         target = path.name if counts[path.name.casefold()] == 1 else "__".join(path.parts)
         # Where a name is no UTF-8, the frame's name spells bytes out with backslashes, which some systems refuse.
-        target = target.replace("\\", "_")
-        number = 2
-        while target.casefold() in taken:
-            target = f"{path.stem}_{number}{path.suffix}"
-            number += 1
-        if target != path.name:
-            ledger.repair("duplicate_file_name", frame.name, f"written as images/{target}")
-        taken.add(target.casefold())
-        frame.target = target
+        frame.target = unused_name(target.replace("\\", "_"), taken)
+        if frame.target != path.name:
+            ledger.repair("duplicate_file_name", frame.name, f"written as images/{frame.target}")
 
 
 def place_image(source: Path, target: Path, mode: str) -> str:

@@ -7,25 +7,21 @@ ImageNet, and is no package that a check needs otherwise.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from functools import partial
+from collections.abc import Callable, Sequence
 
+import cv2
 import numpy as np
 
 from ppcls_ext.check.findings import PART_WORDS, Findings, Picture
-from ppcls_ext.check.images import Mark, PictureSet, Scan, in_threads, load_pixels, reduced_grey
-from ppcls_ext.preprocess.decode import ImageError
+from ppcls_ext.check.images import LOOK_SIDE, Scan
 
-# A picture of which the hash finds more relatives than these is compared with the nearest only.
-MOST_RELATIVES = 3
-COMPARED_SIDE = 32
-# Correlation of two reduced grey pictures from which they count as nearly the same. Where the hash finds a relative for
-# many of the images (scanned digits, sonar frames), all of them look alike and only closer pairs mean anything.
+# Correlation of two small grey versions from which pictures count as nearly the same. Where the hash finds a relative
+# for many of the images (scanned digits, sonar frames), all of them look alike and only closer pairs mean anything.
 ALIKE = 0.95
 ALIKE_AMONG_RELATIVES = 0.99
 MANY_RELATIVES = 0.3
-# Comparisons that a thread makes at a time.
-CHUNK = 64
+# Pairs that are correlated at a time.
+CHUNK = 10_000
 
 
 def groups_of_copies(scan: Scan) -> list[list[Picture]]:
@@ -34,13 +30,11 @@ def groups_of_copies(scan: Scan) -> list[list[Picture]]:
     Groups come in the order of their first images, training images before validation images. Black and one-coloured
     images are left out, for they are all alike.
     """
-    blank = Mark.BLACK | Mark.CONSTANT | Mark.UNREADABLE | Mark.NOT_READ
-    groups: dict[tuple[int, int], list[Picture]] = {}
-    for part in (part for part in PART_WORDS if part in scan.records):
-        records = scan.records[part]
-        rows = np.flatnonzero((records["marks"] & blank) == 0)
-        for index, pixels in zip(rows.tolist(), records[["pixels_low", "pixels_high"]][rows].tolist(), strict=True):
-            groups.setdefault(pixels, []).append(Picture(part, index))
+    groups: dict[bytes, list[Picture]] = {}
+    for part, records in scan.records.items():
+        for index, pixels in enumerate(records["pixels"].tolist()):
+            if pixels:
+                groups.setdefault(pixels, []).append(Picture(part, index))
     return list(groups.values())
 
 
@@ -59,67 +53,39 @@ def find_exact_duplicates(groups: Sequence[Sequence[Picture]], found: Findings) 
 def find_near_duplicates(
     groups: Sequence[Sequence[Picture]],
     scan: Scan,
-    threads: int,
     found: Findings,
     remark: Callable[[Picture, Picture], str] = lambda first, second: "",
 ) -> None:
     """Finds images that look nearly the same: resized, recompressed, brightened copies, neighbouring video frames.
 
-    Candidates come from the perceptual hashes; their pixels are then compared.
+    Candidates come from the perceptual hashes; their small grey versions are then compared.
 
     Args:
         groups: from :func:`groups_of_copies`; of images with the same pixels the first speaks for all.
-        scan, threads, found: the records; how many threads read the candidates again; takes the faults.
+        scan, found: the records; takes the faults.
         remark: what a person must know first of two alike pictures, such as that their labels differ; else the empty
             text. Pairs with a remark come first.
     """
     pictures = [group[0] for group in groups]
-    looks = np.array([scan.records[part]["perceptual_hash"][index] for part, index in pictures], dtype=np.uint64)
-    of_training = np.array([picture.part == "Train" for picture in pictures], dtype=bool)
-    pairs, distances = near_pairs(looks)
-    related = len(np.unique(pairs)) / max(len(pictures), 1)
-    threshold = ALIKE_AMONG_RELATIVES if related > MANY_RELATIVES else ALIKE
-    first, second = of_training[pairs].T
-    compared = [
-        (pictures[one], pictures[other])
-        for wanted in (first & second, first & ~second, ~first & ~second)
-        for one, other in _nearest(pairs[wanted], distances[wanted]).tolist()
-    ]
-    chunks = [compared[start : start + CHUNK] for start in range(0, len(compared), CHUNK)]
-    # Each image beside its nearest relative in each set.
-    best: dict[tuple[str, Picture], tuple[float, Picture]] = {}
-    alike = np.concatenate([np.empty(0), *in_threads(partial(_correlations, scan.datasets), chunks, threads)])
-    for value, (original, copy) in zip(alike.tolist(), compared, strict=True):
-        if value >= threshold and value > best.get((original.part, copy), (0.0,))[0]:
-            best[original.part, copy] = (value, original)
-    entries = [(remark(original, copy), copy, original) for (_, copy), (_, original) in best.items()]
-    for note, copy, original in sorted(entries, key=lambda entry: not entry[0]):
+    looks = [scan.records[part]["look"][index] for part, index in pictures]
+    pairs = near_pairs(np.array([difference_hash(look) for look in looks], np.uint64))
+    related = np.unique(pairs)
+    threshold = ALIKE_AMONG_RELATIVES if len(related) > MANY_RELATIVES * len(pictures) else ALIKE
+    patterns = np.array([looks[number] for number in related], np.float32).reshape(len(related), LOOK_SIDE**2)
+    patterns -= patterns.mean(axis=1, keepdims=True)
+    patterns /= np.maximum(np.linalg.norm(patterns, axis=1, keepdims=True), 1e-9)
+    alike = np.zeros(len(pairs))
+    for start in range(0, len(pairs), CHUNK):
+        one, other = np.searchsorted(related, pairs[start : start + CHUNK]).T
+        alike[start : start + CHUNK] = (patterns[one] * patterns[other]).sum(axis=1)
+    # Each image beside its nearest relative in each set: the nearest comes last and stays.
+    order = np.argsort(alike, kind="stable")[(alike < threshold).sum() :]
+    nearest = {(copy, pictures[original].part): original for original, copy in pairs[order].tolist()}
+    entries = [(pictures[copy], pictures[original]) for (copy, _), original in sorted(nearest.items())]
+    noted = [(remark(original, copy), copy, original) for copy, original in entries]
+    for note, copy, original in sorted(noted, key=lambda entry: not entry[0]):
         where = PART_WORDS[copy.part] if copy.part == original.part else "across"
         found.add(f"near_duplicate_{where}", copy, original, note=note)
-
-
-def _nearest(pairs: np.ndarray, distances: np.ndarray) -> np.ndarray:
-    """Keeps for the second image of each pair only its nearest relatives, so that their number grows with N only."""
-    order = np.lexsort((pairs[:, 0], distances, pairs[:, 1]))
-    pairs = pairs[order]
-    _, starts, counts = np.unique(pairs[:, 1], return_index=True, return_counts=True)
-    rank = np.arange(len(pairs)) - np.repeat(starts, counts)
-    return pairs[rank < MOST_RELATIVES]
-
-
-def _correlations(datasets: Mapping[str, PictureSet], compared: list[tuple[Picture, Picture]]) -> np.ndarray:
-    """Returns the correlation of each pair, ``float64`` ``[n]``; 0 for what cannot be read."""
-    reduced = {}
-    for picture in {picture for pair in compared for picture in pair}:
-        try:
-            pixels = load_pixels(datasets[picture.part], picture.index)
-        except ImageError:  # It was readable a moment ago; somebody works on the folder.
-            reduced[picture] = np.zeros(COMPARED_SIDE**2)
-            continue
-        small = reduced_grey(pixels, COMPARED_SIDE, COMPARED_SIDE).ravel().astype(np.float64)
-        small -= small.mean()
-        reduced[picture] = small / max(float(np.linalg.norm(small)), 1e-9)
-    return np.array([(reduced[first] * reduced[second]).sum() for first, second in compared])
 
 
 # Pairs of alike hashes
@@ -131,20 +97,28 @@ BAND_BITS = BITS // BANDS
 LARGEST_DISTANCE = BANDS - 1
 # In a crowded band (many pictures of a flat sky) each hash is compared with so many after it in sorted order only, so
 # that time and memory stay proportional to the number of images.
-NEIGHBOURS = 500
-_ONES = np.unpackbits(np.arange(1 << 16, dtype=np.uint16).view(np.uint8).reshape(-1, 2), axis=1).sum(axis=1)
+NEIGHBOURS = 100
+
+
+def difference_hash(look: np.ndarray) -> int:
+    """Returns 64 bits that resized, recompressed and brightened copies of a picture (nearly) share.
+
+    The small grey version is reduced to 9 x 8 values; each bit tells whether a value is above its left neighbour
+    (N. Krawetz, "Kind of like that", 2013).
+    """
+    grey = cv2.resize(look, (9, 8), interpolation=cv2.INTER_AREA)
+    return int.from_bytes(np.packbits(grey[:, 1:] > grey[:, :-1]).tobytes(), "big")
 
 
 def count_bits(words: np.ndarray) -> np.ndarray:
-    """Returns the number of ones in each ``uint64``, as ``int64``."""
-    return _ONES[np.ascontiguousarray(words).view(np.uint16).reshape(-1, 4)].sum(axis=1).astype(np.int64)
+    """Returns the number of ones in each ``uint64``, ``[N]``."""
+    return np.unpackbits(np.ascontiguousarray(words).view(np.uint8).reshape(-1, 8), axis=1).sum(axis=1)
 
 
-def near_pairs(hashes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def near_pairs(hashes: np.ndarray) -> np.ndarray:
     """Finds hashes (``uint64`` ``[N]``) that differ in at most :data:`LARGEST_DISTANCE` bits.
 
-    Returns:
-        The pairs, ``int64`` ``[P, 2]`` with the smaller number first, each once and sorted, and their distances.
+    Returns the pairs, ``int64`` ``[P, 2]`` with the smaller number first, each once and sorted.
     """
     # A pair as one number, which sorts many times faster than two columns.
     codes = np.empty(0, dtype=np.int64)
@@ -166,5 +140,4 @@ def near_pairs(hashes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
             one, other = order[near], order[near + offset]
             found.append(np.minimum(one, other) * len(ordered) + np.maximum(one, other))
         codes = np.unique(np.concatenate(found))
-    pairs = np.stack(np.divmod(codes, max(len(hashes), 1)), axis=1)
-    return pairs, count_bits(hashes[pairs[:, 0]] ^ hashes[pairs[:, 1]])
+    return np.stack(np.divmod(codes, max(len(hashes), 1)), axis=1)

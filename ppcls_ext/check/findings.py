@@ -8,6 +8,10 @@ from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+import numpy as np
+
+# Below so many training images or boxes a class is hardly learnt, and its share of a validation set is luck.
+FEW = 10
 # How the two sets are called in sentences.
 PART_WORDS = {"Train": "training", "Eval": "validation"}
 
@@ -79,7 +83,7 @@ class Findings:
     """
 
     def __init__(self, kinds: Mapping[str, Kind], **values: Any) -> None:
-        self.kinds = dict(kinds)
+        self.kinds = kinds
         self.values = values
         self._found: dict[str, list[tuple[str, Entry]]] = defaultdict(list)
 
@@ -117,6 +121,30 @@ def count_of(number: int, one: str, many: str | None = None) -> str:
     return f"{number:,} {one if number == 1 else many or one + 's'}"
 
 
+def find_rare_classes(
+    names: Sequence[str], taught: np.ndarray, measured: np.ndarray | None, thing: tuple[str, str], found: Findings
+) -> None:
+    """Finds classes that training or validation does not show, and those that training hardly shows.
+
+    Args:
+        names: of the classes, ``[K]``.
+        taught, measured: training and validation images or boxes of each, ``int64`` ``[K]``; ``None`` without a
+            validation set.
+        thing: what is counted, one and many.
+        found: takes the faults: ``class_not_trained``, ``class_empty``, ``class_not_validated``, ``class_small``.
+    """
+    for label in np.argsort(taught, kind="stable").tolist():
+        name, seen = names[label], None if measured is None else int(measured[label])
+        if not taught[label] and seen:
+            found.add("class_not_trained", note=f"{name}: {count_of(seen, *(f'validation {word}' for word in thing))}")
+        elif not taught[label]:
+            found.add("class_empty", note=name)
+        elif seen == 0:
+            found.add("class_not_validated", note=name)
+        if 0 < taught[label] < FEW:
+            found.add("class_small", note=f"{name}: {count_of(int(taught[label]), *thing)}")
+
+
 def count_severities(findings: Sequence[Finding]) -> Counter[Severity]:
     """Returns how many kinds were found of each severity."""
     return Counter(finding.severity for finding in findings)
@@ -133,8 +161,10 @@ IMAGE_KINDS = {
     "corrupt_image": Kind(ERROR, "that cannot be read"),
     "black_image": Kind(WARNING, "all black"),
     "constant_image": Kind(WARNING, "of a single colour"),
-    # Severity and words of these follow the operators of the set.
-    **{f"small_image_{word}": Kind(WARNING, "") for word in PART_WORDS.values()},
+    **{
+        f"small_image_{word}": Kind(WARNING, "enlarged more than 3 times (a smaller input shows as much)")
+        for word in PART_WORDS.values()
+    },
     "extreme_aspect": Kind(WARNING, "more than 4 times as long as wide"),
     "exif_rotated": Kind(INFORMATION, "that EXIF data turn upright (the trainer does so too)"),
     "misnamed": Kind(INFORMATION, "whose content is of another format than the name says"),

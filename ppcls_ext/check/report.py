@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image
 
 from ppcls_ext.check.findings import PART_WORDS, Entry, Finding, Picture, Severity, count_of, count_severities
-from ppcls_ext.check.images import Mark, Scan
+from ppcls_ext.check.images import Scan
 from ppcls_ext.utils.files import atomic_path, write_json
 
 logger = logging.getLogger(__name__)
@@ -32,7 +32,6 @@ class DataCheck:
         name: the configuration, as it is shown.
         findings: worst first.
         scan: the records of the images; without data sets if none could be opened.
-        seconds: how long reading the images took.
         outputs: the number of classes as ``check.json`` names it.
         facts: by set, one line: how many images, labels or boxes it has.
         tables: by set, what ``check.json`` tells of it besides its images.
@@ -43,7 +42,6 @@ class DataCheck:
     name: str
     findings: list[Finding]
     scan: Scan
-    seconds: float
     outputs: Mapping[str, Any]
     facts: Mapping[str, str]
     tables: Mapping[str, Mapping[str, Any]]
@@ -78,7 +76,7 @@ class DataCheck:
             "config": self.name,
             "errors": counts[Severity.ERROR],
             "warnings": counts[Severity.WARNING],
-            "seconds": round(self.seconds, 2),
+            "seconds": round(self.scan.seconds, 2),
             **self.outputs,
             "sets": sets,
             "findings": [
@@ -106,14 +104,24 @@ class DataCheck:
         """Returns the lines for the terminal: the sets, how fast they were read, and one line for each finding."""
         lines = list(self.facts.values())
         if lines:
-            total = sum(int(((table["marks"] & Mark.NOT_READ) == 0).sum()) for table in self.scan.records.values())
-            speed = f"{total / max(self.seconds, 1e-9):,.0f} images/s"
-            lines.append(f"read {count_of(total, 'image')} in {self.seconds:.1f} s ({speed})")
-        for finding in self.findings:
-            shown = "; ".join(map(self._entry_text, finding.entries[:SHOWN_NAMES]))
-            more = f"; and {finding.count - SHOWN_NAMES:,} more" if finding.count > SHOWN_NAMES else ""
-            lines.append(f"{finding.severity.word:<11}  {finding.summary}: {shown}{more}")
+            total, seconds = sum(map(len, self.scan.chosen.values())), self.scan.seconds
+            speed = f"{total / max(seconds, 1e-9):,.0f} images/s"
+            lines.append(f"read {count_of(total, 'image')} in {seconds:.1f} s ({speed})")
+        lines += [f"{each.severity.word:<11}  {each.summary}: {self.examples(each)}" for each in self.findings]
         return lines
+
+    def summary(self) -> str:
+        """Returns how many kinds of errors and warnings there are."""
+        counts = count_severities(self.findings)
+        if not counts[Severity.ERROR] and not counts[Severity.WARNING]:
+            return "no errors, no warnings"
+        errors = count_of(counts[Severity.ERROR], "kind of error", "kinds of errors")
+        return f"{errors}, {count_of(counts[Severity.WARNING], 'kind of warning', 'kinds of warnings')}"
+
+    def examples(self, finding: Finding) -> str:
+        """Returns the first instances of a finding, and how many more there are."""
+        shown = "; ".join(map(self._entry_text, finding.entries[:SHOWN_NAMES]))
+        return shown + (f"; and {finding.count - SHOWN_NAMES:,} more" if finding.count > SHOWN_NAMES else "")
 
     def _entry_text(self, entry: Entry) -> str:
         """Returns ``a.jpg (the file is empty)``, or ``cat/a.jpg and dog/b.jpg (labels differ)`` with short paths."""
@@ -125,7 +133,7 @@ class DataCheck:
         return " and ".join(names) + (f" ({entry.note})" if entry.note else "")
 
 
-def write_check(check: DataCheck, folder: Path, draw_overview: Callable[[], Image.Image]) -> None:
+def write_check(check: DataCheck, folder: Path, draw_overview: Callable[[Any], Image.Image]) -> None:
     """Writes ``check.json`` and, if a data set could be opened, ``overview.png``; logs a line for each finding."""
     write_json(folder / REPORT_NAME, check.to_json())
     for line in check.lines():
@@ -133,10 +141,6 @@ def write_check(check: DataCheck, folder: Path, draw_overview: Callable[[], Imag
     written = str(folder / REPORT_NAME)
     if check.scan.datasets:
         with atomic_path(folder / OVERVIEW_NAME) as path:
-            draw_overview().save(path)
+            draw_overview(check).save(path)
         written += f" and {folder / OVERVIEW_NAME}"
-    counts = count_severities(check.findings)
-    errors = count_of(counts[Severity.ERROR], "kind of error", "kinds of errors")
-    warnings = count_of(counts[Severity.WARNING], "kind of warning", "kinds of warnings")
-    some = counts[Severity.ERROR] or counts[Severity.WARNING]
-    logger.info("%s; wrote %s", f"{errors}, {warnings}" if some else "no errors, no warnings", written)
+    logger.info("%s; wrote %s", check.summary(), written)

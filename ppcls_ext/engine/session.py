@@ -18,7 +18,6 @@ from ppcls_ext.utils.errors import UserError
 from ppcls_ext.utils.log import PACKAGES, set_up_logging
 from ppcls_ext.utils.machine import rank_from_environment
 from ppcls_ext.utils.outputs import Output, claim_outputs, inputs_of
-from ppcls_ext.utils.texts import say_guesses
 
 # Changes of a configuration: {"Global.epochs": 1}, or as after -o: ["Global.epochs=1"].
 Overrides = Mapping[str, Any] | Sequence[str]
@@ -33,7 +32,6 @@ def session() -> Iterator[None]:
         for message in NOISE:
             warnings.filterwarnings("ignore", message=message)
         yield
-    say_guesses()
 
 
 @contextlib.contextmanager

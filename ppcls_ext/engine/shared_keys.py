@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, model_validator
 
@@ -57,3 +57,20 @@ class SharedKeys(Section):
         if self.freeze_epochs is not None and self.freeze_stages is None:
             raise ValueError("freeze_epochs: needs freeze_stages: how many stages to freeze, 0 for the stem alone")
         return self
+
+
+class AmpSettings(Section):
+    """``AMP``: automatic mixed precision. The section alone turns it on, as in PaddleClas; ``use_amp`` turns it off.
+
+    Attributes:
+        level: ``O1`` casts per operator, ``O2`` keeps the weights in low precision beside float32 copies.
+        scale_loss: first value of the loss scale.
+        use_fp16_test: evaluate in mixed precision too.
+    """
+
+    use_amp: bool = True
+    use_fp16_test: bool = False
+    scale_loss: Annotated[Number, Field(ge=1)] = 65536.0
+    use_dynamic_loss_scaling: bool = True
+    use_promote: bool = False
+    level: Literal["O1", "O2"] = "O1"

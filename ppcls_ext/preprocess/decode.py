@@ -4,14 +4,13 @@ Everything that reads pictures reads them here: the checks, training, evaluation
 same files and name the same cause where one cannot be read. What counts is the content, not the name.
 
 JPEG has no checksum: libjpeg invents what is missing. But it compares the length of the compressed data with the
-picture, and simplejpeg (libjpeg-turbo, the pixels of OpenCV bit for bit) can refuse what libjpeg only warns of.
-Together with a search for holes these are found: data that end too early or are left over, markers in the middle or out
-of order, codes that no table of the file has, and 128 zeros or more in a row, as lost blocks of a disk leave them.
+picture, and simplejpeg (libjpeg-turbo, the pixels of OpenCV bit for bit) can refuse what libjpeg only warns of: data
+that end too early or are left over, markers in the middle or out of order, codes that no table of the file has.
 
 Not found: overwritten data that decode to as many blocks as before, and damage behind a header that libjpeg already
-finds odd. Measured with two photographs, 240 damaged places each: cuts were always found; random bytes over 512 and
-more in 99 of 100 cases, over 64 in 9 of 10; zeros over 512 and more always, in progressive files in 9 of 10; a single
-changed byte in 4 of 10. Whoever must know more needs checksums of the files.
+finds odd. Measured: cuts were always found; random bytes over 512 and more in 99 of 100 cases, over 64 in 9 of 10;
+zeros over 4,096 (a lost block of a disk) in 99 of 100, over 512 in 9 of 10; a single changed byte in 4 of 10. Whoever
+must know more needs checksums of the files.
 """
 
 from __future__ import annotations
@@ -40,11 +39,6 @@ warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 
 JPEG_START = b"\xff\xd8\xff"
 JPEG_END = b"\xff\xd9"
-# Frame headers that carry the picture's size and number of components; 0xC4, 0xC8 and 0xCC are other segments.
-FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
-SEQUENTIAL = frozenset({0xC0, 0xC1})
-TABLES, SCAN = 0xC4, 0xDA
-HOLE = bytes(128)
 # What libjpeg finds odd in headers, which says nothing of the data behind them.
 HARMLESS = re.compile(r"Adobe color transform|JFIF revision|SOS parameters|ICC")
 CUT = re.compile(r"[Pp]remature end")
@@ -95,11 +89,15 @@ def read_bytes(path: str | os.PathLike[str]) -> bytes:
 
 
 def decode_image(
-    data: bytes, name: str = "image", value_range: AnyRange = None, note: Note | None = None
+    data: bytes,
+    name: str = "image",
+    value_range: AnyRange = None,
+    note: Note | None = None,
+    on_white: bool = True,
 ) -> np.ndarray:
     """Decodes an image file's bytes to ``uint8`` RGB ``[H, W, 3]``.
 
-    Grey, palette and CMYK pictures become RGB, transparent ones are laid on white, and the EXIF orientation is applied.
+    Grey, palette and CMYK pictures become RGB, and the EXIF orientation is applied.
     Of several pictures in a file the first is taken.
 
     Args:
@@ -109,6 +107,7 @@ def decode_image(
             32 bits count as such of 16, and where they are larger, or no whole numbers, the picture is refused.
         note: is given the samples of such pictures as they are stored, ``[H, W]`` or ``[H, W, C]``, and the largest
             value that they could have.
+        on_white: transparent pictures are laid on white; else their colours count alone.
 
     Raises:
         ImageError: the bytes are empty, truncated, of a kind that is not read, of more than ``MOST_PIXELS`` pixels, or
@@ -123,7 +122,7 @@ def decode_image(
             raise ImageError(name, f"the JPEG data are damaged ({damage})")
         if image is not None:
             return image
-    return _decode_with_pillow(data, name, value_range, note)
+    return _decode_with_pillow(data, name, value_range, note, on_white)
 
 
 def rgb_of(
@@ -135,8 +134,7 @@ def rgb_of(
         image: an array of ``uint8`` or ``uint16``: grey ``[H, W]`` or ``[H, W, 1]``, RGB ``[H, W, 3]``, with
             transparency ``[H, W, 4]``; or a Pillow image of any mode, which is turned upright as its EXIF data say.
             Of colours of 16 bits it keeps 8: a ``value_range`` for such a file, not loaded yet, is an error.
-        name, value_range, note: see :func:`decode_image`.
-        on_white: transparent pictures are laid on white; else their colours count alone.
+        name, value_range, note, on_white: see :func:`decode_image`.
 
     Raises:
         ImageError: it is anything else, or its samples have no agreed range; the message begins with ``name``.
@@ -203,11 +201,6 @@ def _cut_off(data: bytes, name: str) -> str:
     return f"is truncated: {what_is(data, name)} that ends too early, after {len(data):,} bytes"
 
 
-def is_cmyk_jpeg(data: bytes) -> bool:
-    """Tells whether the bytes are a JPEG of four inks, which OpenCV and Pillow turn into different colours."""
-    return data.startswith(JPEG_START) and _jpeg_header(data)[2] in ("CMYK", "YCCK")
-
-
 def _jpeg_header(data: bytes) -> tuple[int, int, str | None]:
     """Returns height, width and libjpeg's name of the colours; no name where the headers are not those of a picture."""
     try:
@@ -240,8 +233,6 @@ def _decode_jpeg(data: bytes, name: str) -> tuple[np.ndarray | None, str]:
             pixels = simplejpeg.decode_jpeg(data, "RGB", fastdct=False, fastupsample=False, strict=False)
         except ValueError as problem:
             return None, str(problem)
-    if _has_hole(data):
-        return None, f"{len(HOLE)} zeros or more in a row"
     # Adobe's CMYK is inverted, which Pillow knows.
     return (None if colours in ("CMYK", "YCCK") else _upright(pixels, data)), ""
 
@@ -268,44 +259,6 @@ def orientation_of(read_exif: Callable[[], Image.Exif]) -> int:
         return 1
 
 
-def _has_hole(data: bytes) -> bool:
-    """Tells whether a run of zeros stands where the compressed data of no picture have one.
-
-    Zeros repeat one code. In most files it means a coefficient of the smallest size (not so where an encoder made
-    tables for a picture with large even areas: there nothing is concluded). As a block takes some 30 bytes then, one of
-    the first component would consist of nothing but that coefficient, 63 times.
-    """
-    if HOLE not in data:
-        return False
-    # Of each Huffman table, by class and number: what the code of only zeros means (zeros to skip in the upper four
-    # bits, size of the coefficient in the lower four).
-    symbols: dict[int, int] = {}
-    is_sequential, components, position = False, 0, 2
-    while position + 10 <= len(data) and data[position] == 0xFF:
-        marker = data[position + 1]
-        if marker == 0xFF:
-            position += 1
-            continue
-        length = int.from_bytes(data[position + 2 : position + 4], "big")
-        content = data[position + 4 : position + 2 + length]
-        position += 2 + length
-        if marker in FRAMES and len(content) >= 6:
-            is_sequential, components = marker in SEQUENTIAL, content[5]
-        elif marker == TABLES:
-            place = 0
-            while place + 17 < len(content):
-                symbols[content[place]] = content[place + 17]
-                place += 17 + sum(content[place + 1 : place + 17])
-        elif marker == SCAN:
-            # Only a scan of all components has blocks of the first one everywhere.
-            if len(content) < 3 or not is_sequential or content[0] != components:
-                return False
-            first_symbol = symbols.get(0x10 | (content[2] & 0x0F), 0)
-            hole = data.find(HOLE, position)
-            return first_symbol & 0x0F != 0 and hole >= 0 and data.find(JPEG_END, position, hole) < 0
-    return False
-
-
 def _opened(data: bytes, name: str, most: int = MOST_PIXELS) -> Image.Image:
     """Opens a picture with Pillow; nothing but its header is read. Raises what :func:`header_of` raises."""
     if kind_of(data).words == RAW:
@@ -324,12 +277,14 @@ def _opened(data: bytes, name: str, most: int = MOST_PIXELS) -> Image.Image:
     return image
 
 
-def _decode_with_pillow(data: bytes, name: str, value_range: AnyRange, note: Note | None) -> np.ndarray:
+def _decode_with_pillow(
+    data: bytes, name: str, value_range: AnyRange, note: Note | None, on_white: bool
+) -> np.ndarray:
     # ppdet switches this on for the whole process when it is imported; a cut file is a damaged one.
     ImageFile.LOAD_TRUNCATED_IMAGES = False
     with _opened(data, name) as image:
         try:
-            return _rgb_of_pillow(image, value_range, note, data)
+            return _rgb_of_pillow(image, value_range, note, data, on_white)
         except SampleError as error:
             raise ImageError(name, str(error)) from error
         except Exception as error:  # Pillow's format readers raise nearly anything for damaged data.
@@ -339,7 +294,7 @@ def _decode_with_pillow(data: bytes, name: str, value_range: AnyRange, note: Not
 
 
 def _rgb_of_pillow(
-    image: Image.Image, value_range: AnyRange, note: Note | None, data: bytes | None, on_white: bool = True
+    image: Image.Image, value_range: AnyRange, note: Note | None, data: bytes | None, on_white: bool
 ) -> np.ndarray:
     """Loads an opened image and makes ``uint8`` RGB ``[H, W, 3]`` of it, upright. ``data`` is its file, if it is known.
 
@@ -361,7 +316,7 @@ def _rgb_of_pillow(
     return samples.turned(_to_rgb_array(picture, on_white), orientation_of(image.getexif))
 
 
-def _to_rgb_array(image: Image.Image, on_white: bool = True) -> np.ndarray:
+def _to_rgb_array(image: Image.Image, on_white: bool) -> np.ndarray:
     """Converts any of Pillow's modes to ``uint8`` RGB ``[H, W, 3]``; what is transparent lies on white, if asked."""
     if image.mode == "I":
         image = Image.fromarray(samples.to_bytes(np.asarray(image), SIXTEEN_BITS))

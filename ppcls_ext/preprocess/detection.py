@@ -1,24 +1,17 @@
 """Preprocessing of a detector at deployment: the operators of a reader of PaddleDetection 2.6, bit for bit.
 
-Every file is decoded as ppdet's ``Decode`` does, by OpenCV, because the detector was trained on that: of a transparent
-picture the colours count and not the transparency, of 16 bits the upper eight unless another range is stated. But files
-that ppdet would take although they are damaged are refused.
+Files are decoded by the one decoder of this package, in training (``detection.operators.Decode``) as well.
 """
 
 from __future__ import annotations
 
-import io
 from typing import Annotated, Any, Literal, NamedTuple
 
 import cv2
 import numpy as np
-from PIL import Image
 
-from ppcls_ext.preprocess.content import FORMATS
-from ppcls_ext.preprocess.decode import JPEG_START, ImageError, decode_image, is_cmyk_jpeg, orientation_of
-from ppcls_ext.preprocess.depth import is_deep
+from ppcls_ext.preprocess.decode import ImageError
 from ppcls_ext.preprocess.operators import MEGAPIXELS, Decoder, Decoding, build_operators, check_target, two_sides
-from ppcls_ext.preprocess.samples import AnyRange, Note, deep_form
 from ppcls_ext.preprocess.sonar import SonarEnhance
 from ppcls_ext.utils.errors import ConfigError
 from ppcls_ext.utils.signature import Limits, PositiveNumber
@@ -52,42 +45,6 @@ class Prepared(NamedTuple):
     pad: np.ndarray = NO_PAD
 
 
-def decode_as_trained(
-    data: bytes, name: str = "image", value_range: AnyRange = None, note: Note | None = None
-) -> np.ndarray:
-    """Decodes an image file's bytes to the ``uint8`` RGB ``[H, W, 3]`` that ppdet's ``Decode`` makes of them.
-
-    Formats that OpenCV does not know, with which nobody can have trained, are decoded by ``decode_image`` alone; so are
-    samples of more than 8 bits whose range is stated, and WebP pictures that EXIF turns: OpenCV leaves them as they are
-    stored, but boxes belong to the upright picture, as in all other formats.
-
-    Raises:
-        ImageError: as ``decode_image``; the message begins with ``name``.
-    """
-    image = decode_image(data, name, value_range, note)
-    if _decoders_agree(data) or (value_range is not None and is_deep(data)):
-        return image
-    try:
-        trained = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
-    except cv2.error:
-        return image
-    return image if trained is None else cv2.cvtColor(trained, cv2.COLOR_BGR2RGB)
-
-
-def _decoders_agree(data: bytes) -> bool:
-    """Whether ``decode_image`` gives what OpenCV does or should: for opaque lossless pictures, JPEG, turned WebP."""
-    if data.startswith(JPEG_START):
-        return not is_cmyk_jpeg(data)
-    with Image.open(io.BytesIO(data), formats=FORMATS) as image:
-        if (form := deep_form(image)) is not None:
-            return image.mode not in ("RGBA", "LA") and not (form.colour and form.rescaled)
-        upright = orientation_of(image.getexif) == 1
-        if image.format == "WEBP":
-            return not upright
-        opaque = image.mode in ("RGB", "L") and "transparency" not in image.info
-        return image.format in ("PNG", "BMP") and opaque and upright
-
-
 def height_and_width(size: int | list[int], argument: str) -> tuple[int, int]:
     """As ``two_sides``, but the height first."""
     return two_sides(size, argument, "[height, width]")
@@ -102,9 +59,11 @@ def colour(values: list[int] | None, argument: str, default: int) -> tuple[int, 
 
 
 class Decode(Decoder):
-    """A path, an encoded file's bytes or a picture that a program holds to an array, as ppdet does it."""
+    """A path, an encoded file's bytes or a picture that a program holds to an array.
 
-    decode = staticmethod(decode_as_trained)
+    Of a transparent picture the colours count and not the transparency, as with ppdet's operator of that name.
+    """
+
     on_white = False
 
 

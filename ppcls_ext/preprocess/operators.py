@@ -124,8 +124,7 @@ class Decoder:
         ValueError: both are given, or the range is empty; the message begins with the argument's name.
     """
 
-    decode = staticmethod(decode_image)
-    # Transparent pictures that a program holds are laid on white; else their colours count alone.
+    # Transparent pictures are laid on white; else their colours count alone.
     on_white = True
 
     def __init__(self, bits: Bits | None = None, value_range: Range | None = None) -> None:
@@ -139,7 +138,7 @@ class Decoder:
         if isinstance(image, (str, os.PathLike)):
             image, name = read_bytes(image), os.fspath(image)
         if isinstance(image, bytes):
-            return self.decode(image, name, self.value_range, self.note)
+            return decode_image(image, name, self.value_range, self.note, self.on_white)
         return rgb_of(image, name, self.value_range, self.note, self.on_white)
 
 

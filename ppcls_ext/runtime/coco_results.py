@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import logging
-from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
-from typing import Any, Protocol
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from ppcls_ext.runtime.predictor import DetectionPrediction, DetectionPredictor
 from ppcls_ext.utils.errors import UserError, suggestion
-from ppcls_ext.utils.names import components, folded_name, is_absolute, spellings
+from ppcls_ext.utils.names import Named, meanings, path_ends
 
 logger = logging.getLogger(__name__)
 SHOWN_NAMES = 3
@@ -27,17 +26,9 @@ class Numbering:
     category_ids: dict[int, int]
 
 
-class Listing(Protocol):
-    """What an annotation file lists, as ``detection.coco.CocoSet`` has it: frames with ``name`` and ``image_id``."""
-
-    path: Path
-    names: list[str]
-    category_ids: list[int]
-    frames: list[Any]
-
-
-def numbering_of(listing: Listing, images: Sequence[Path], predictor: DetectionPredictor) -> Numbering:
-    """Finds each image in an annotation file, by the path that the file gives it.
+def numbering_of(listing: Any, images: Sequence[Path], predictor: DetectionPredictor) -> Numbering:
+    """Finds each image in an annotation file (a ``detection.coco.CocoSet``), by the path that the file gives it: of
+    several that fit the longest.
 
     Images that are not there are named in one line; they get no results. Classes are matched by name; those of the
     model that the file lacks are named as well.
@@ -50,15 +41,13 @@ def numbering_of(listing: Listing, images: Sequence[Path], predictor: DetectionP
         count = len(listing.names)
         raise UserError(f"{annotations}: has {count} classes, the model {predictor.class_num}, without names")
     category_ids = categories_of_classes(listing, listing.names if classes is None else classes)
-    by_name: dict[str, list[tuple[str, int]]] = defaultdict(list)
-    for frame in listing.frames:
-        for path in spellings(frame.name):
-            by_name[folded_name(PurePosixPath(path).name)].append((path, frame.image_id))
+    # A stated path may lie elsewhere in front, and another machine's root is none here.
+    stated = Named(listing.frames, lambda frame: meanings(frame.name))
     image_ids: dict[str, int] = {}
     for image in images:
-        found = _best_match(image, by_name.get(folded_name(image.name), []))
-        if found is not None:
-            image_ids[str(image)] = found
+        ids = {frame.image_id for frame in stated.find(*path_ends(image.absolute().as_posix()))}
+        if len(ids) == 1:
+            image_ids[str(image)] = ids.pop()
     missing = [str(image) for image in images if str(image) not in image_ids]
     if not image_ids:
         raise UserError(f"{annotations}: none of the {len(images)} images is in it, the first is {images[0]}")
@@ -68,7 +57,7 @@ def numbering_of(listing: Listing, images: Sequence[Path], predictor: DetectionP
     return Numbering(image_ids, category_ids)
 
 
-def categories_of_classes(listing: Listing, classes: Sequence[str]) -> dict[int, int]:
+def categories_of_classes(listing: Any, classes: Sequence[str]) -> dict[int, int]:
     """Returns the category id of each class of a model in an annotation file, by name; warns of those that it lacks.
 
     Raises:
@@ -84,29 +73,6 @@ def categories_of_classes(listing: Listing, classes: Sequence[str]) -> dict[int,
         message = "%s: lacks %d of the %d classes (%s): no figures, no COCO results of them; others are matched by name"
         logger.warning(message, listing.path, len(lacking), len(classes), ", ".join(lacking))
     return {label: ids[name] for label, name in enumerate(classes) if name in ids}
-
-
-def _best_match(image: Path, candidates: Sequence[tuple[str, int]]) -> int | None:
-    """Returns the id of the record that states the image: with its very letters, else with other case or accents.
-
-    Of several the one counts whose path is the longest end of the image's (of an absolute path its end is enough); None
-    if there is none, or if two are as good.
-    """
-    own = components(image.absolute().as_posix())
-    for form in (str, folded_name):
-        parts = [form(part) for part in own]
-        lengths = []
-        for path, image_id in candidates:
-            stated = [form(part) for part in components(path)]
-            pairs = zip(reversed(stated), reversed(parts), strict=False)
-            common = [*(one == other for one, other in pairs), False].index(False)
-            if common == len(stated) or (common and is_absolute(path)):
-                lengths.append((common, image_id))
-        longest = max((length for length, _ in lengths), default=0)
-        found = {image_id for length, image_id in lengths if length == longest}
-        if found:
-            return found.pop() if len(found) == 1 else None
-    return None
 
 
 def coco_results(

@@ -11,7 +11,7 @@ import warnings
 from collections.abc import Callable
 
 from ppcls_ext.utils.errors import UserError
-from ppcls_ext.utils.texts import say_guesses, state_encoding
+from ppcls_ext.utils.texts import state_encoding
 
 USER_ERROR_STATUS = 2
 INTERRUPTED_STATUS = 130
@@ -41,11 +41,11 @@ def run(main: Callable[[], int | None]) -> None:
         warnings.filterwarnings("ignore", message=message)
     try:
         status = main()
-        say_guesses()
         if sys.stdout is not None:  # some job schedulers start programs without any
             sys.stdout.flush()
     except UserError as error:
-        status = _show(str(error))
+        _show(str(error))
+        status = error.exit_status
     except KeyboardInterrupt:
         sys.stderr.write("interrupted\n")
         status = INTERRUPTED_STATUS

@@ -14,8 +14,9 @@ import re
 import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from functools import cache
-from pathlib import Path
+from functools import cache, cached_property
+from pathlib import Path, PurePosixPath
+from typing import Generic, TypeVar
 from urllib.parse import unquote, urlsplit
 
 from ppcls_ext.utils.errors import UserError
@@ -81,6 +82,17 @@ def folded_name(name: str) -> str:
     return unicodedata.normalize("NFC", class_of_folder(name).casefold())
 
 
+def unused_name(name: str, used: set[str]) -> str:
+    """Returns a name that differs from those in ``used`` in more than case and accents, and adds it to them: its own,
+    else with a number behind its stem."""
+    path, number, found = PurePosixPath(name), 1, name
+    while folded_name(found) in used:
+        number += 1
+        found = f"{path.stem}_{number}{path.suffix}"
+    used.add(folded_name(found))
+    return found
+
+
 def spellings(name: str) -> dict[str, str]:
     """Returns the paths with ``/`` that a stated name may mean, the most likely first, and how each is to be read."""
     found = {name: "as it stands"}
@@ -122,19 +134,48 @@ def components(path: str) -> tuple[str, ...]:
     return tuple(part for part in _DRIVE.sub("", path, count=1).split("/") if part not in ("", "."))
 
 
-class NamedFiles:
-    """Files by name (``name_of``); where none has the very name, those that differ in case or accents only."""
+def path_ends(path: str) -> list[str]:
+    """Returns a path with ``/``, below whatever it begins at, and its ends: ``a/b/c``, ``b/c`` and ``c``."""
+    parts = components(path)
+    return ["/".join(parts[cut:]) for cut in range(len(parts))]
 
-    def __init__(self, files: Iterable[Path], name_of: Callable[[Path], str] = lambda file: file.name) -> None:
-        self._exact: dict[str, list[Path]] = defaultdict(list)
-        self._folded: dict[str, list[Path]] = defaultdict(list)
-        for file in files:
-            self._exact[name_of(file)].append(file)
-            self._folded[folded_name(name_of(file))].append(file)
 
-    def find(self, name: str) -> list[Path]:
-        """Returns the files of a name."""
-        return self._exact.get(name) or self._folded.get(folded_name(name), [])
+def meanings(name: str) -> list[str]:
+    """Returns the paths below a folder that a stated name may mean, the most likely first; of an absolute path, which
+    may be another machine's, its ends."""
+    found = []
+    for path in spellings(name):
+        ends = path_ends(path)
+        found += [path, *(ends if is_absolute(path) else ends[:1])]
+    return found
+
+
+Item = TypeVar("Item")
+
+
+class Named(Generic[Item]):
+    """Things by their names (``names_of``); where none has a very name, those that differ in case or accents only."""
+
+    def __init__(self, items: Iterable[Item], names_of: Callable[[Item], Iterable[str]]) -> None:
+        self._exact: dict[str, list[Item]] = defaultdict(list)
+        for item in items:
+            for name in set(names_of(item)):
+                self._exact[name].append(item)
+
+    @cached_property
+    def _folded(self) -> dict[str, dict[int, Item]]:
+        """The things of each folded name, each once: it may have two names that differ in case only."""
+        found: dict[str, dict[int, Item]] = defaultdict(dict)
+        for name, items in self._exact.items():
+            found[folded_name(name)].update((id(item), item) for item in items)
+        return found
+
+    def find(self, *names: str) -> list[Item]:
+        """Returns the things of the first of the names that is one."""
+        for name in names:
+            if found := self._exact.get(name) or list(self._folded.get(folded_name(name), {}).values()):
+                return found
+        return []
 
 
 class _Folders:
@@ -142,39 +183,28 @@ class _Folders:
 
     def __init__(self, root: Path) -> None:
         self.root = root
-        self._names: dict[str, set[str]] = {}
-        self._folded: dict[str, dict[str, list[str]]] = {}
+        self._listings: dict[str, Named[str]] = {}
 
-    def _listed(self, folder: str) -> set[str]:
+    def _listed(self, folder: str) -> Named[str]:
         """Returns the names in a folder, which is empty or ends in ``/``."""
-        if folder not in self._names:
+        if folder not in self._listings:
             try:
-                self._names[folder] = set(os.listdir(os.path.join(self.root, folder)))
+                names = sorted(os.listdir(os.path.join(self.root, folder)))
             except (OSError, ValueError):
-                self._names[folder] = set()
-        return self._names[folder]
+                names = []
+            self._listings[folder] = Named(names, lambda name: [name])
+        return self._listings[folder]
 
     def has(self, path: str) -> bool:
         """Tells whether a path is there, with these very letters."""
         folder, slash, name = path.rpartition("/")
-        return name in self._listed(folder + slash)
+        return name in self._listed(folder + slash).find(name)
 
     def alike(self, parts: Sequence[str]) -> list[str]:
         """Returns the paths that differ from the given one in case and accents only, or in nothing."""
         places = [""]
         for part in parts:
-            found = []
-            for place in places:
-                names = self._listed(place)
-                if part in names:
-                    found.append(f"{place}{part}/")
-                    continue
-                if place not in self._folded:
-                    self._folded[place] = defaultdict(list)
-                    for name in sorted(names):
-                        self._folded[place][folded_name(name)].append(name)
-                found += [f"{place}{name}/" for name in self._folded[place].get(folded_name(part), [])]
-            places = found
+            places = [f"{place}{name}/" for place in places for name in self._listed(place).find(part)]
         return [place.rstrip("/") for place in places]
 
 
@@ -192,7 +222,7 @@ def _readings(path: str, own_end: list[str]) -> Iterator[tuple[tuple[str, ...], 
 def match_names(root: Path, names: Sequence[str], what: str) -> list[str]:
     """Finds the files below a folder that a list or an annotation file names, and logs one line if any was respelt.
 
-    ``what`` is the file that states them, for messages; empty to say nothing. A name that leads nowhere stays as it is.
+    ``what`` is the file that states them, for messages. A name that leads nowhere stays as it is.
 
     Raises:
         UserError: a name fits several files.
@@ -212,7 +242,7 @@ def match_names(root: Path, names: Sequence[str], what: str) -> list[str]:
             paths = folders.alike(parts)
             if len(paths) > 1:
                 near = " and ".join(paths[:3])
-                raise UserError(f"{what and f'{what}: '}{name} is not in {root}, but {near} are: which one is meant?")
+                raise UserError(f"{what}: {name} is not in {root}, but {near} are: which one is meant?")
             if paths:
                 found[name] = paths[0], how
                 if beginning is not None:
@@ -230,7 +260,7 @@ def match_names(root: Path, names: Sequence[str], what: str) -> list[str]:
     meant = Counter(os.path.normpath(path) for path, _ in found.values())
     meant.update(os.path.normpath(name) for name, is_there in there.items() if is_there)
     found = {name: (path, how) for name, (path, how) in found.items() if meant[os.path.normpath(path)] == 1}
-    if found and what:
+    if found:
         ways = Counter(how for _, how in found.values())
         first, (path, _) = next(iter(found.items()))
         listing = ", ".join(f"{count} {how}" for how, count in ways.most_common())

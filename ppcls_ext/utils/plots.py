@@ -338,7 +338,7 @@ def draw_precision_recall(metrics: Any, path: str | Path, title: str) -> None:
     named = len(curves) <= MOST_NAMED_CURVES
     for number, row in sorted(curves, key=lambda curve: -curve[1]["AP50"]):
         colour = _on_paper(number) if named else "0.75"
-        name, best = _cut(drawable(row["name"], number, in_chart=True)), row["best_threshold"]
+        name, best = _cut(drawable(row["name"], number)), row["best_threshold"]
         label = _in_legend(f"{name}  {row['AP50']:.3f}") if named else None
         draw(metrics.precision[row["name"]], color=colour, linewidth=1.4, label=label)
         if best and named:
@@ -442,7 +442,7 @@ def draw_class_bars(metrics: Any, size_names: Mapping[str, str], path: str | Pat
         size_names: COCO's name of each size -> what it means, from small to large.
     """
     classes = zip(metrics.truth.names, metrics.truth.numbers, strict=True)
-    names = {name: _shortened(drawable(name, number, in_chart=True)) for name, number in classes}
+    names = {name: _shortened(drawable(name, number)) for name, number in classes}
     present = sorted((row for row in metrics.classes if not row["absent"]), key=lambda row: row["AP"] or 0)
     absent = ", ".join(names[row["name"]] for row in metrics.classes if row["absent"])
     figure = _new_figure(11, min(max(4.2, 1.9 + 0.42 * len(present)), 24), title)

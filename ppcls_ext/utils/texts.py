@@ -15,7 +15,6 @@ import logging
 import os
 import re
 import unicodedata
-from collections import Counter
 from pathlib import Path
 
 from ppcls_ext.utils.errors import UserError
@@ -29,30 +28,28 @@ LARGER = {"gb2312": "gb18030", "gbk": "gb18030", "euc_kr": "cp949", "shift_jis":
 WESTERN = frozenset({"ascii", "iso8859-1", "cp1252"})
 # Of two bytes for a character, which may be UTF-8 by chance; a text in an encoding of single bytes never is.
 EAST_ASIAN = frozenset({"gb18030", "big5", "big5hkscs", "cp950", "cp949", "johab", "cp932", "euc_jp"})
-# Control and private characters, which no text holds.
-NO_TEXT = re.compile("[\0-\x08\x0e-\x19\x1b-\x1f\x7f-\x9f\ue000-\uf8ff]")
 # Bytes that are no UTF-8, as "surrogateescape" decodes them.
 NO_UTF8 = re.compile("[\udc80-\udcff]")
 THREE_BYTES = re.compile("[^\0-\u07ff]")
 
-# Encoding -> files that were read as it although they state nothing or another one.
-_guesses: dict[str, set[str]] = {}
-# Files that were Chinese beyond doubt: what may be either follows.
-_chinese: set[str] = set()
+# Folders of texts, and what was guessed of their encoding: each is said once.
+_said: set[tuple[str, str]] = set()
 
 
 class TextError(UserError):
-    """A file that is damaged, or no text; the message names it, ``reason`` is the message without the name."""
+    """A text that cannot be read; the message names it, ``reason`` is the message without the name."""
 
     def __init__(self, name: str, reason: str) -> None:
         self.reason = reason
         super().__init__(f"{shown_name(name)}: {reason}")
 
 
-class UnknownEncodingError(TextError):
-    """A text whose encoding cannot be told; ``unclear``: it may be Chinese or of another language, and is too short."""
+class DamagedTextError(TextError):
+    """A file that is damaged, or no text."""
 
-    unclear = False
+
+class UnknownEncodingError(TextError):
+    """A text whose encoding has to be stated."""
 
 
 def state_encoding(encoding: str) -> str:
@@ -72,7 +69,7 @@ def read_text(path: str | os.PathLike[str]) -> str:
 
     Raises:
         UnknownEncodingError: its encoding has to be stated.
-        TextError: it is damaged, or no text.
+        DamagedTextError: it is damaged, or no text.
         OSError: the file cannot be read.
     """
     return decode_text(Path(path).read_bytes(), os.fspath(path))
@@ -83,7 +80,8 @@ def decode_text(data: bytes, name: str, declared: str | None = None) -> str:
 
     UTF-8 that no other encoding gives by chance comes before what is stated or declared, and this is said: characters
     of three bytes, or anything where an encoding of single bytes is stated. Short Chinese may be UTF-8 by chance
-    (``虾`` in GBK is ``Ϻ``): a stated encoding wins there, a declared one unless UTF-8 gives words, and else a guess.
+    (``虾`` in GBK is ``Ϻ``): there a stated encoding wins, a declared one unless UTF-8 gives words, and else Chinese
+    where UTF-8 gives letters of rare use.
 
     Args:
         data, name: the text, and its file, for messages.
@@ -91,14 +89,12 @@ def decode_text(data: bytes, name: str, declared: str | None = None) -> str:
 
     Raises:
         UnknownEncodingError: its encoding has to be stated.
-        TextError: it is damaged, or no text.
+        DamagedTextError: it is damaged, or no text.
     """
-    text, encoding = _decode(data, name, declared)
+    text = _decode(data, name, declared)
     if "\0" in text:
         first = text.index("\0") + 1
-        raise TextError(name, f"holds zero bytes (the first is character {first:,}): it is damaged, or no text")
-    if encoding == "gb18030":
-        _chinese.add(name)
+        raise DamagedTextError(name, f"holds zero bytes (the first is character {first:,}): it is damaged, or no text")
     # DOS ends a text with Ctrl-Z.
     if text.rstrip().endswith("\x1a"):
         text = text[: text.rindex("\x1a")].rstrip("\x1a")
@@ -108,38 +104,51 @@ def decode_text(data: bytes, name: str, declared: str | None = None) -> str:
     return text.replace("\r\n", "\n").replace("\r", "\n") if "\r" in text else text
 
 
-def _decode(data: bytes, name: str, declared: str | None) -> tuple[str, str]:
-    """Returns the text and its encoding."""
+def _decode(data: bytes, name: str, declared: str | None) -> str:
     # By a mark, or by zero bytes: a text begins with ASCII characters.
     encoding = json.detect_encoding(data)
     if encoding != "utf-8":
         try:
-            return data.decode(encoding), encoding
+            return data.decode(encoding)
         except UnicodeDecodeError as error:
             reason = f"begins as {encoding.upper().removesuffix('-SIG')} but is damaged at byte {error.start:,}"
-            raise TextError(name, reason) from error
-    as_utf8 = _decoded(data, "utf-8")
-    if as_utf8 is not None and data.isascii() and b"\x1b" not in data:
-        return as_utf8, "utf-8"
+            raise DamagedTextError(name, reason) from error
     stated = os.environ.get(VARIABLE)
     claimed = stated or declared
     codec = _codec(claimed)
+    if codec == "utf-8" or (codec or "").startswith("utf") and not stated:
+        codec = None
     as_claimed = _decoded(data, codec) if codec else None
-    # ISO 2022 is ASCII for whoever does not know its escapes.
-    if as_utf8 is not None and not (codec or "").startswith("iso2022"):
-        return _decode_either(data, as_utf8, as_claimed, name, stated, declared)
-    believed = stated or not (codec or "utf").startswith("utf") and not (codec in WESTERN and is_chinese(data))
-    if believed and as_claimed is not None:
-        return as_claimed, codec
-    if as_utf8 is not None:
-        return as_utf8, "utf-8"
-    if stated:
-        raise UnknownEncodingError(name, f"is neither UTF-8 nor {stated}, as --encoding says")
-    verdict = is_chinese(data)
-    if verdict is False or (verdict is None and not _chinese):
+    if data.isascii():
+        # ISO 2022 is ASCII for whoever does not know its escapes.
+        return as_claimed if as_claimed and codec.startswith("iso2022") else data.decode("ascii")
+    as_utf8 = _decoded(data, "utf-8")
+    if as_utf8 is None:
+        if as_claimed is not None and (stated or not (codec in WESTERN and is_chinese(data))):
+            return as_claimed
+        if stated:
+            raise UnknownEncodingError(name, f"is neither UTF-8 nor {stated}, as --encoding says")
+        verdict, fault = is_chinese(data), "is not UTF-8"
+    else:
+        sense = _sense(as_utf8)
+        by_chance = codec in EAST_ASIAN and not THREE_BYTES.search(as_utf8)
+        if as_claimed is not None and by_chance and (stated or sense != "words"):
+            if sense == "words":
+                _note_guess(name, f"may be UTF-8, too, and was read as {claimed}, which is stated")
+            return as_claimed
+        if codec:
+            _note_guess(name, f"is not {claimed} and was read as UTF-8")
+            return as_utf8
+        verdict, fault = False if stated or sense == "words" else is_chinese(data), "makes no sense as UTF-8"
+        if verdict is False:
+            return as_utf8
+        if sense == "lone":
+            _note_guess(name, "was read as UTF-8, but may be Chinese (gb18030)")
+            return as_utf8
+    if not verdict:
         raise _unknown_encoding(data, name, declared, verdict is None)
-    _note_guess(name, "gb18030", "is not UTF-8 and was read as gb18030 (Chinese)")
-    return data.decode("gb18030"), "gb18030"
+    _note_guess(name, f"{fault} and was read as gb18030 (Chinese)")
+    return data.decode("gb18030")
 
 
 def _decoded(data: bytes, encoding: str) -> str | None:
@@ -147,31 +156,6 @@ def _decoded(data: bytes, encoding: str) -> str | None:
         return data.decode(encoding)
     except UnicodeDecodeError:
         return None
-
-
-def _decode_either(
-    data: bytes, as_utf8: str, as_claimed: str | None, name: str, stated: str | None, declared: str | None
-) -> tuple[str, str]:
-    """Decodes what is UTF-8, but perhaps by chance."""
-    claimed = stated or declared
-    codec, sense = _codec(claimed), _sense(as_utf8)
-    by_chance = codec in EAST_ASIAN and not THREE_BYTES.search(as_utf8)
-    if by_chance and as_claimed and not NO_TEXT.search(as_claimed) and (stated or sense != "words"):
-        if sense == "words":
-            _note_guess(name, codec, f"may be UTF-8, too, and was read as {claimed}, which is stated")
-        return as_claimed, codec
-    if codec is not None and not codec.startswith("utf"):
-        _note_guess(name, "UTF-8", f"is not {claimed} and was read as UTF-8")
-    elif not stated and sense != "words":
-        verdict = is_chinese(data)
-        if (verdict and sense == "odd") or (verdict is not False and _chinese):
-            _note_guess(name, "gb18030", "makes no sense as UTF-8 and was read as gb18030 (Chinese)")
-            return data.decode("gb18030"), "gb18030"
-        if verdict is None and sense == "odd":
-            raise _unknown_encoding(data, name, declared, True)
-        if verdict is not False:
-            _note_guess(name, "UTF-8", "was read as UTF-8, but may be Chinese (gb18030)")
-    return as_utf8, "utf-8"
 
 
 def _codec(encoding: str | None) -> str | None:
@@ -190,36 +174,25 @@ def _codec(encoding: str | None) -> str | None:
 
 def _unknown_encoding(data: bytes, name: str, declared: str | None, unclear: bool) -> TextError:
     if b"\0" in data:
-        return TextError(name, "holds zero bytes: it is damaged, or no text")
+        return DamagedTextError(name, "holds zero bytes: it is damaged, or no text")
     lossy = data.decode("utf-8", "surrogateescape")
     first = NO_UTF8.search(lossy)
     line = lossy.count("\n", 0, first.start()) + 1 if first else 1
     if _is_damaged_utf8(data):
         strange = len(NO_UTF8.findall(lossy))
-        return TextError(name, f"line {line} is damaged: the text is UTF-8, but for {strange} bytes")
+        return DamagedTextError(name, f"line {line} is damaged: the text is UTF-8, but for {strange} bytes")
     claim = f"{declared} (declared), " if declared and _codec(declared) != "utf-8" else ""
     why = "may be Chinese or of another language" if unclear else "cannot be read"
     way = "state its encoding with --encoding (gb18030, big5, cp949, shift_jis, cp1252, ...)"
-    error = UnknownEncodingError(name, f"line {line} {why} (tried: {claim}UTF-8, gb18030 (Chinese)); {way}")
-    error.unclear = unclear
-    return error
+    return UnknownEncodingError(name, f"line {line} {why} (tried: {claim}UTF-8, gb18030 (Chinese)); {way}")
 
 
-def _note_guess(name: str, encoding: str, words: str) -> None:
-    files = _guesses.setdefault(encoding, set())
-    if not files:
-        rest = "other such files are read the same way. If that is wrong, name the encoding with --encoding"
+def _note_guess(name: str, words: str) -> None:
+    place = os.path.dirname(name), words
+    if place not in _said:
+        _said.add(place)
+        rest = "other such files of its folder are read the same way. If that is wrong, name it with --encoding"
         logger.warning("%s %s; %s", shown_name(name), words, rest)
-    files.add(name)
-
-
-def say_guesses() -> None:
-    """Logs in how many files an encoding was guessed, where these are more than the first, and forgets them."""
-    for encoding, files in _guesses.items():
-        if len(files) > 1:
-            logger.info("%d texts were read as %s by a guess", len(files), encoding)
-    _guesses.clear()
-    _chinese.clear()
 
 
 # Chinese or not
@@ -254,7 +227,6 @@ COMMON_ELSEWHERE = {
         "豬雞橋樓門路燈樹花草蟲蟹蝦參海水火山石木金土紅黃藍綠黑白機電腳手口目耳頭"
     ),
 }
-ALPHABETS = ("cp1251", "koi8_r", "cp1252", "cp1253")
 # Letters that words of today are written with, of those that take two bytes in UTF-8.
 EVERYDAY = re.compile(
     "[\0-\x7fªºµ\u00c0-\u0137\u0139-\u0148\u014a-\u017e\u01a0\u01a1\u01af\u01b0\u0218-\u021b"
@@ -287,14 +259,7 @@ def is_chinese(data: bytes) -> bool | None:
     # Two letters of a Western, Greek or Cyrillic word are a usual character, too, if both are capitals; of these the
     # letters begin at 0xC0, but for the Russian yo.
     letters = all(byte >= 0xC0 or byte in (0xA8, 0xB8) for code in hanzi for byte in code)
-    readings = [data.decode(encoding, "replace") for encoding in ALPHABETS if letters and 2 * common <= len(hanzi)]
-    return None if any(map(_is_cased, readings)) else True
-
-
-def _is_cased(text: str) -> bool:
-    """Tells whether all that is not ASCII in a text are words in lower case, capitals, or with a capital in front."""
-    words = re.findall(r"[^\W\d_]+|[^\0-\x7f]", text)
-    return all(word.isascii() or word.islower() or word.isupper() or word.istitle() for word in words)
+    return None if letters and 2 * common <= len(hanzi) else True
 
 
 def _is_damaged_utf8(data: bytes) -> bool:
@@ -312,25 +277,26 @@ def _sense(text: str) -> str:
     """
     if THREE_BYTES.search(text):
         return "words"
-    counts: Counter[str] = Counter()
     # An accent belongs to the letter before it, as macOS writes them. Each run once: files may be large.
-    for run in set(re.findall(r"[^\W\d_¹²³¼½¾]+|[^\0-\x7f]", unicodedata.normalize("NFC", text))):
-        if run.isascii():
-            continue
-        if not run.isalpha():
-            kind = "lone" if run < "\u0100" else "odd"
-        # Hebrew and Arabic have no capitals.
-        elif not EVERYDAY.fullmatch(run) or not (_is_cased(run) or run.lower() == run.upper()):
-            kind = "odd"
-        elif len(run) > 1:
-            kind = "words"
-        else:
-            # No language has words of a single letter of the longer Latin alphabets.
-            kind = "odd" if "\u0100" <= run < "\u0250" else "lone"
-        counts[kind] += 1
-    if counts["odd"] and counts["odd"] >= counts["words"]:
+    runs = set(re.findall(r"[^\W\d_¹²³¼½¾]+|[^\0-\x7f]", unicodedata.normalize("NFC", text)))
+    runs = {run for run in runs if not run.isascii()}
+    odd = {run for run in runs if _is_odd(run)}
+    words = {run for run in runs - odd if len(run) > 1}
+    if odd and len(odd) >= len(words):
         return "odd"
-    return "lone" if counts["lone"] and not counts["words"] else "words"
+    return "lone" if runs and not words else "words"
+
+
+def _is_odd(run: str) -> bool:
+    """Tells whether a run of letters, or a sign, is one that UTF-8 gives by chance only."""
+    if not run.isalpha():
+        return run >= "\u0100"
+    # No language has words of a single letter of the longer Latin alphabets.
+    if len(run) == 1 and "\u0100" <= run < "\u0250":
+        return True
+    # Hebrew and Arabic have no capitals.
+    is_cased = run.islower() or run.isupper() or run.istitle() or run.lower() == run.upper()
+    return not is_cased or EVERYDAY.fullmatch(run) is None
 
 
 def shown_name(name: str) -> str:

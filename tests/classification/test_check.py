@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from classification.check import ClassificationCheck, check_config_data
+from classification.check import ClassificationCheck, check_config_data, draw_overview
 from classification.config import load_config
-from ppcls_ext.check.findings import Finding, Severity
 from ppcls_ext.check.report import write_check
+from tests.support.checks import finding, kinds, names, notes
 from tests.support.cifar import cifar_archive
 from tests.support.image_files import encoded_with_pillow
 from tests.support.pictures import (
@@ -24,8 +24,6 @@ from tests.support.pictures import (
     write_picture,
 )
 from tests.support.runs import small_config, write_config
-
-SEVERITIES = {Severity.ERROR: "error", Severity.WARNING: "warning", Severity.INFORMATION: "information"}
 
 
 @pytest.fixture
@@ -42,46 +40,11 @@ def check(config: Path, *changes: str, limit: int = 0, threads: int = 1) -> Clas
     return check_config_data(load_config(config, changes), limit, threads)
 
 
-def kinds(result: ClassificationCheck) -> dict[str, str]:
-    return {finding.kind: SEVERITIES[finding.severity] for finding in result.findings}
-
-
-def finding(result: ClassificationCheck, kind: str) -> Finding:
-    found = [finding for finding in result.findings if finding.kind == kind]
-    assert found, f"{kind} is not among {kinds(result)}"
-    return found[0]
-
-
-def names(result: ClassificationCheck, kind: str) -> list[tuple[str, ...]]:
-    """Last two parts of the paths of each instance."""
-    return [
-        tuple("/".join(Path(result.scan.name_of(picture)).parts[-2:]) for picture in entry.pictures)
-        for entry in finding(result, kind).entries
-    ]
-
-
-def notes(result: ClassificationCheck, kind: str) -> list[str]:
-    return [entry.note for entry in finding(result, kind).entries]
-
-
 def test_clean_data_give_nothing(tmp_path: Path, train: Path, evaluation: Path) -> None:
     for options in ({}, {"limit": 4}):
         result = check(folder_config(tmp_path, train, evaluation), **options)
         assert kinds(result) == {} and not result.has_errors
     assert [len(result.scan.readable(part)) for part in ("Train", "Eval")] == [4, 4]
-
-
-def test_corrupt_images_are_errors_with_their_names_and_causes(tmp_path: Path, train: Path, evaluation: Path) -> None:
-    (train / "class_0" / "00.png").write_bytes(b"")
-    (train / "class_1" / "01.jpg").write_bytes(b"this is no picture")
-    whole = write_picture(evaluation / "class_0" / "cut.jpg", smooth_picture(77, 200, 200)).read_bytes()
-    (evaluation / "class_0" / "cut.jpg").write_bytes(whole[: len(whole) // 2])
-    result = check(folder_config(tmp_path, train, evaluation), threads=2)
-    assert kinds(result) == {"corrupt_image": "error"}
-    assert names(result, "corrupt_image") == [("class_0/00.png",), ("class_1/01.jpg",), ("class_0/cut.jpg",)]
-    assert "empty" in notes(result, "corrupt_image")[0]
-    assert finding(result, "corrupt_image").summary.startswith("2 training and 1 validation images")
-    assert result.has_errors
 
 
 USUAL = {"class_0": 0, "class_1": 1}
@@ -109,26 +72,25 @@ def test_faults_of_list_files(tmp_path: Path, train: Path, evaluation: Path) -> 
 
 def test_classes_that_one_set_lacks(tmp_path: Path, train: Path) -> None:
     evaluation = write_class_folders(tmp_path / "val", classes=3, images=3, first_seed=500)
+    # As in training, where validation may lack classes, and training may not.
     result = check(folder_config(tmp_path, train, evaluation, class_num=5))
-    assert kinds(result) == {"class_names": "error", "class_not_trained": "error", "class_empty": "warning"}
+    assert kinds(result) == {"unopened_validation": "error", "class_empty": "warning"}
+    assert "class_2 is a class that the training data do not have" in notes(result, "unopened_validation")[0]
+    assert notes(result, "class_empty") == ["2", "3", "4"]
+    write_picture(train / "class_2" / "only.png", smooth_picture(88))
+    write_picture(train / "class_3" / "only.png", smooth_picture(89))
+    result = check(folder_config(tmp_path, train, evaluation, class_num=4))
+    assert notes(result, "class_small") == ["2 (class_2): 1 image", "3 (class_3): 1 image"]
+    assert notes(result, "class_not_validated") == ["3 (class_3)"]
+    lines = lines_of(evaluation, tmp_path, {**USUAL, "class_2": 2})
+    result = check(list_config(tmp_path, lines[:6], lines, 3))
     assert notes(result, "class_not_trained") == ["2 (class_2): 3 validation images"]
-    assert notes(result, "class_empty") == ["3", "4"]
-    assert notes(result, "class_names") == ["class 2 'class_2' is known in validation only"]
-    write_picture(train / "class_3" / "only.png", smooth_picture(88))
-    result = check(folder_config(tmp_path, train, evaluation, class_num=5))
-    assert notes(result, "class_small") == ["2 (class_3): 1 image"]
-    write_picture(evaluation / "class_4" / "only.png", smooth_picture(89))
-    result = check(folder_config(tmp_path, evaluation, train, class_num=5))
-    # Classes are matched by name: the validation set lacks one in the middle.
-    assert notes(result, "class_not_validated") == ["2 (class_2)", "3 (class_4)"]
 
 
 def test_sets_that_cannot_be_opened(tmp_path: Path, train: Path, evaluation: Path) -> None:
-    for name in ("empty_a", "empty_b"):
-        (train / name).mkdir()
-    result = check(folder_config(tmp_path, train, evaluation, class_num=4))
-    assert kinds(result)["empty_folder_training"] == "error"
-    assert [Path(note).name for note in notes(result, "empty_folder_training")] == ["empty_a", "empty_b"]
+    (train / "empty").mkdir()
+    result = check(folder_config(tmp_path, train, evaluation, class_num=3))
+    assert "empty holds no images" in notes(result, "unopened_training")[0]
     # The validation set is examined nevertheless.
     assert list(result.scan.datasets) == ["Eval"]
     result = check(folder_config(tmp_path, tmp_path / "nowhere", tmp_path / "nowhere"))
@@ -162,37 +124,23 @@ def test_recompressed_and_resized_copies_are_nearly_the_same(tmp_path: Path, tra
     assert notes(result, "near_duplicate_across") == ["labels differ: 1 (class_1) / 0 (class_0)"]
 
 
-def test_pictures_that_show_nothing(tmp_path: Path, train: Path, evaluation: Path) -> None:
-    write_picture(train / "class_0" / "black.png", np.full((40, 40, 3), 4, dtype=np.uint8))
-    write_picture(train / "class_1" / "black.png", np.full((40, 40, 3), 4, dtype=np.uint8))
-    write_picture(evaluation / "class_1" / "red.jpg", np.full((40, 40, 3), (200, 30, 30), dtype=np.uint8))
-    # A dark frame with a faint spot shows something.
+def test_faults_of_images(tmp_path: Path, train: Path, evaluation: Path) -> None:
+    """One of each is found and named, and nothing else."""
+    folder = train / "class_0"
+    (folder / "empty.png").write_bytes(b"")
+    (train / "class_1" / "text.jpg").write_bytes(b"this is no picture")
+    whole = write_picture(evaluation / "class_0" / "cut.jpg", smooth_picture(77, 200, 200)).read_bytes()
+    (evaluation / "class_0" / "cut.jpg").write_bytes(whole[: len(whole) // 2])
+    # Black frames with two labels are no conflict: they are useless, and said to be. A faint spot is something.
+    for name in ("class_0", "class_1"):
+        write_picture(train / name / "black.png", np.full((40, 40, 3), 4, dtype=np.uint8))
     spot = np.zeros((200, 200, 3), dtype=np.uint8)
     spot[90:96, 90:96] = 40
-    write_picture(train / "class_0" / "spot.png", spot)
-    result = check(folder_config(tmp_path, train, evaluation))
-    # Two black frames with two labels are no conflict: they are useless, and said to be.
-    assert kinds(result) == {"black_image": "warning", "constant_image": "warning"}
-    assert names(result, "black_image") == [("class_0/black.png",), ("class_1/black.png",)]
-    assert names(result, "constant_image") == [("class_1/red.jpg",)]
-
-
-def test_small_pictures_and_odd_shapes(tmp_path: Path, train: Path, evaluation: Path) -> None:
-    write_picture(train / "class_0" / "tiny.png", smooth_picture(901, 10, 20))
-    write_picture(train / "class_0" / "low.png", smooth_picture(902, 40, 30))
+    write_picture(folder / "spot.png", spot)
+    write_picture(evaluation / "class_1" / "red.jpg", np.full((40, 40, 3), (200, 30, 30), dtype=np.uint8))
+    write_picture(folder / "tiny.png", smooth_picture(901, 10, 20))
+    write_picture(folder / "low.png", smooth_picture(902, 40, 30))
     write_picture(evaluation / "class_0" / "strip.png", smooth_picture(903, 300, 40))
-    result = check(folder_config(tmp_path, train, evaluation))
-    assert kinds(result) == {"small_image_training": "warning", "extreme_aspect": "warning"}
-    assert names(result, "small_image_training") == [("class_0/tiny.png",)]
-    assert "enlarged more than 3 times to 32x32" in finding(result, "small_image_training").summary
-    assert notes(result, "extreme_aspect") == ["300x40"]
-    # Where nothing enlarges the picture before the crop, training would stop at it.
-    crop = "DataLoader.Train.dataset.transform_ops=[{DecodeImage: {}}, {RandomCropImage: {size: 32}}]"
-    assert kinds(check(folder_config(tmp_path, train, evaluation), crop))["small_image_training"] == "error"
-
-
-def test_unusual_forms_are_told(tmp_path: Path, train: Path, evaluation: Path) -> None:
-    folder = train / "class_0"
     exif = Image.Exif()
     exif[0x0112] = 6
     Image.fromarray(smooth_picture(910)).save(folder / "turned.jpg", exif=exif)
@@ -201,18 +149,30 @@ def test_unusual_forms_are_told(tmp_path: Path, train: Path, evaluation: Path) -
     Image.fromarray(smooth_picture(912)).quantize(64).save(folder / "few_colours.png")
     Image.fromarray(smooth_picture(913)[:, :, 0].astype(np.uint16) * 257).save(folder / "deep.png")
     Image.fromarray(np.dstack([smooth_picture(914), np.full((40, 48), 128, np.uint8)])).save(folder / "glass.png")
-    result = check(folder_config(tmp_path, train, evaluation))
+    result = check(folder_config(tmp_path, train, evaluation), threads=2)
     expected = {
-        "exif_rotated": "turned.jpg", "misnamed": "named.png", "cmyk": "print.jpg", "palette": "few_colours.png",
-        "sixteen_bit": "deep.png", "transparent": "glass.png",
-    }  # fmt: skip
-    assert kinds(result) == dict.fromkeys(expected, "information")
-    assert {kind: names(result, kind)[0][0] for kind in expected} == {k: f"class_0/{v}" for k, v in expected.items()}
-    assert notes(result, "misnamed") == ["a BMP picture named .png"]
-    assert not result.has_errors
+        "corrupt_image": ("error", ["class_0/empty.png", "class_1/text.jpg", "class_0/cut.jpg"]),
+        "black_image": ("warning", ["class_0/black.png", "class_1/black.png"]),
+        "constant_image": ("warning", ["class_1/red.jpg"]),
+        "small_image_training": ("warning", ["class_0/tiny.png"]),
+        "extreme_aspect": ("warning", ["class_0/strip.png"]),
+        "exif_rotated": ("information", ["class_0/turned.jpg"]),
+        "misnamed": ("information", ["class_0/named.png"]),
+        "cmyk": ("information", ["class_0/print.jpg"]),
+        "sixteen_bit": ("information", ["class_0/deep.png"]),
+        "palette": ("information", ["class_0/few_colours.png"]),
+        "transparent": ("information", ["class_0/glass.png"]),
+    }
+    assert kinds(result) == {kind: severity for kind, (severity, _) in expected.items()}
+    for kind, (_, files) in expected.items():
+        assert names(result, kind) == [(file,) for file in files]
+    assert "empty" in notes(result, "corrupt_image")[0]
+    assert finding(result, "corrupt_image").summary.startswith("2 training and 1 validation images")
+    assert notes(result, "small_image_training") == ["10x20, enlarged to 32x32"]
+    assert notes(result, "extreme_aspect") == ["300x40"] and notes(result, "misnamed") == ["a BMP picture named .png"]
 
 
-def test_archives_and_digits_are_checked_too(tmp_path: Path) -> None:
+def test_pictures_of_an_archive_are_called_by_their_place(tmp_path: Path) -> None:
     archive = str(cifar_archive(tmp_path / "cifar.tar.gz"))
     dataset = {"name": "Cifar100", "data_file": archive, "mode": "train"}
     sets = {f"DataLoader__{part}__dataset": dataset for part in ("Train", "Eval")}
@@ -221,40 +181,30 @@ def test_archives_and_digits_are_checked_too(tmp_path: Path) -> None:
     place = f"{tmp_path.name}/cifar.tar.gz#0"
     assert names(result, "duplicate_across")[0] == (place, place)
 
-    result = check(write_config(tmp_path, small_config(tmp_path / "run")))
-    assert len(result.scan.readable("Train")) == len(result.scan.datasets["Train"]) > 0
-    # The tests' small sets are both drawn from the held-out digits.
-    assert kinds(result)["duplicate_across"] == "warning"
-    assert not result.has_errors
 
-
-def test_report_holds_everything_and_the_overview_is_a_picture(tmp_path: Path, train: Path, evaluation: Path) -> None:
+def test_report_and_overview(tmp_path: Path, evaluation: Path) -> None:
+    """Of many classes, one with a name that matplotlib would take for a formula, odd shapes, and unreadable images."""
+    train = write_class_folders(tmp_path / "train", classes=45, images=2)
+    write_picture(train / "class_2" / "00.png", smooth_picture(1, 1, 3000))
+    (train / "class_1").rename(train / "US$ and a very long name of a class $")
     for number in range(6):
         (train / "class_0" / f"broken_{number}.png").write_bytes(b"")
-    write_picture(train / "class_1" / "copy.png", np.asarray(Image.open(train / "class_0" / "03.png")))
-    result = check(folder_config(tmp_path, train, evaluation, class_num=4))
-    write_check(result, tmp_path / "out", result.draw_overview)
+    write_picture(train / "class_3" / "copy.png", np.asarray(Image.open(train / "class_0" / "00.png")))
+    result = check(folder_config(tmp_path, train, evaluation, class_num=46))
+    write_check(result, tmp_path / "out", draw_overview)
     report = json.loads((tmp_path / "out" / "check.json").read_text(encoding="utf-8"))
-    assert (report["errors"], report["warnings"]) == (2, 2)
     by_kind = {entry["kind"]: entry for entry in report["findings"]}
-    assert [entry["severity"] for entry in report["findings"]] == ["error", "error", "warning", "warning"]
+    severities = [entry["severity"] for entry in report["findings"]]
+    assert severities == sorted(severities) and report["errors"] == severities.count("error")
     corrupt = by_kind["corrupt_image"]
     assert corrupt["count"] == corrupt["listed"] == len(corrupt["instances"]) == 6
     assert corrupt["instances"][0]["images"][0]["name"] == str(train / "class_0" / "broken_0.png")
-    assert [image["class"] for image in by_kind["label_conflict"]["instances"][0]["images"]] == ["class_0", "class_1"]
-    assert report["sets"]["Train"]["images_by_class"] == {"class_0": 18, "class_1": 13}
-    assert report["sets"]["Train"]["most_common_sizes"] == [{"width": 48, "height": 40, "images": 25}]
-
-
-def test_the_overview_stands_many_classes_and_odd_data(tmp_path: Path) -> None:
-    train = write_class_folders(tmp_path / "train", classes=45, images=1)
-    write_picture(train / "class_2" / "00.png", smooth_picture(1, 1, 3000))
-    (train / "class_1").rename(train / "US$ and a very long name of a class $")
-    config = folder_config(tmp_path, train, train, class_num=45)
-    for name in ("many", "none is readable"):
-        result = check(config)
-        write_check(result, tmp_path / name, result.draw_overview)
-        with Image.open(tmp_path / name / "overview.png") as picture:
+    assert [image["class"] for image in by_kind["label_conflict"]["instances"][0]["images"]] == ["class_0", "class_3"]
+    assert report["sets"]["Train"]["images_by_class"]["class_0"] == 8
+    assert report["sets"]["Train"]["most_common_sizes"][0] == {"width": 48, "height": 40, "images": 90}
+    for path in train.rglob("*.png"):
+        path.write_bytes(b"")
+    for folder, each in (("out", result), ("empty", check(folder_config(tmp_path, train, train, class_num=45)))):
+        write_check(each, tmp_path / folder, draw_overview)
+        with Image.open(tmp_path / folder / "overview.png") as picture:
             assert (picture.mode, picture.width) == ("RGB", 1600)
-        for path in train.rglob("*.png"):
-            path.write_bytes(b"")

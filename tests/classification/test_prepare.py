@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import pickle
-import tarfile
 from pathlib import Path
 
 import numpy as np
@@ -34,7 +32,6 @@ def test_every_second_class_is_kept_with_new_labels(tmp_path):
     [
         (4, "part.tar.gz", r"--every must be from 1 to 3"),
         (2, "part.zip", r"part.zip: must end with .tar.gz"),
-        (2, "all.tar.gz", r"is read by this command"),
         (5, "part.tar.gz", r"none.tar.gz"),
     ],
 )
@@ -50,7 +47,7 @@ def test_mistakes_are_told_and_leave_no_file(tmp_path, every, name, message):
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """CIFAR-100 as class folders, with two and one picture a class of the colour of its number."""
     monkeypatch.setattr(prepare, "IMAGES_A_CLASS", {"train": 2, "test": 1})
-    # As 50,000 images are more than what the reader takes by default: it has 122 names to read, and 200 images.
+    # As 50,000 images are more than what the reader takes by default: it has 102 names to read, and 200 images.
     monkeypatch.setattr("ppcls_ext.weights.pickles.MOST_TUPLES", 150)
     for label, name in enumerate(CLASSES):
         picture = Image.new("RGB", (32, 32), (label, 2 * label, 7))
@@ -73,13 +70,6 @@ def test_class_folders_become_the_official_archive(folder: Path, tmp_path: Path)
         data = Cifar100(str(output), mode)
         assert data.class_names == names and np.bincount(data.labels).tolist() == [count] * 100
         assert np.array_equal(data.images[:, 5, 6], np.stack([data.labels, 2 * data.labels, 0 * data.labels + 7], 1))
-    with tarfile.open(output) as archive:
-        part, meta = (pickle.load(archive.extractfile(f"cifar-100-python/{name}"), encoding="bytes")
-                      for name in ("test", "meta"))  # fmt: skip
-    # As the official archive has them: apple is a fruit, an aquarium fish a fish, a baby people, ...
-    assert part[b"coarse_labels"][:10] == [4, 1, 14, 8, 0, 6, 7, 7, 18, 3]
-    assert np.bincount(part[b"coarse_labels"]).tolist() == [5] * 20
-    assert meta[b"coarse_label_names"][0] == b"aquatic_mammals"
     assert write_subset(str(folder), 50, tmp_path / "part.tar.gz") == ["apple", "mouse"]
 
 

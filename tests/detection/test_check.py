@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,16 +11,12 @@ import pytest
 from PIL import Image
 
 from detection.check.overview import draw_overview
-from detection.check.run import DetectionCheck, EvaluationSize, check_detection_data, evaluation_size
-from detection.configuration import load_config
-from ppcls_ext.check.findings import Finding, Severity
+from detection.check.run import DetectionCheck, check_detection_data, scales
 from ppcls_ext.check.report import write_check
 from ppcls_ext.utils.errors import UserError
+from tests.support.checks import finding, kinds, names, notes
 from tests.support.coco import annotation
 from tests.support.frames import HEIGHT, WIDTH, Frames
-from tests.support.runs import ROOT
-
-WORDS = {Severity.ERROR: "error", Severity.WARNING: "warning", Severity.INFORMATION: "information"}
 
 
 @pytest.fixture
@@ -34,104 +28,62 @@ def check(frames: Frames, *changes: str, threads: int = 1) -> DetectionCheck:
     return check_detection_data(frames.config(*changes), 0, threads)
 
 
-def kinds(result: DetectionCheck) -> dict[str, str]:
-    return {finding.kind: WORDS[finding.severity] for finding in result.findings}
-
-
-def finding(result: DetectionCheck, kind: str) -> Finding:
-    found = [finding for finding in result.findings if finding.kind == kind]
-    assert found, f"{kind} is not among {kinds(result)}"
-    return found[0]
-
-
-def notes(result: DetectionCheck, kind: str) -> list[str]:
-    return [entry.note for entry in finding(result, kind).entries]
-
-
-def files(result: DetectionCheck, kind: str) -> list[tuple[str, ...]]:
-    return [
-        tuple(Path(result.scan.name_of(picture)).name for picture in entry.pictures)
-        for entry in finding(result, kind).entries
-    ]
-
-
-@pytest.mark.parametrize("threads", [1, 2])
-def test_clean_data_give_nothing(frames: Frames, threads: int) -> None:
-    result = check(frames, threads=threads)
+def test_clean_data_give_nothing(frames: Frames) -> None:
+    result = check(frames, threads=2)
     assert kinds(result) == {}
     assert not result.has_errors
     assert [result.sets[part].of_class.tolist() for part in ("Train", "Eval")] == [[12, 12, 12], [4, 4, 4]]
 
 
-def set_box(number: int, box: list[float], **fields: Any) -> Callable[[Frames], None]:
+def set_box(frames: Frames, number: int, box: list[float], **fields: Any) -> None:
     """Gives training annotation ``number`` (from 0) another box, with the area that belongs to it."""
-
-    def spoil(frames: Frames) -> None:
-        entry = frames.train["annotations"][number]
-        entry.update({"bbox": box, "area": box[2] * box[3], **fields})
-
-    return spoil
+    frames.train["annotations"][number].update({"bbox": box, "area": box[2] * box[3], **fields})
 
 
-def set_field(list_name: str, number: int, **fields: Any) -> Callable[[Frames], None]:
-    return lambda frames: frames.train[list_name][number].update(fields)
-
-
-def crowd_image(frames: Frames) -> None:
-    for entry in frames.train["annotations"][:2]:
+def test_faults_of_a_set(frames: Frames) -> None:
+    """One of each, all of different images: nothing else is found, and each with what a person needs."""
+    images, annotations = frames.train["images"], frames.train["annotations"]
+    set_box(frames, 0, [10, 8, 0, 24], area=24.0)
+    set_box(frames, 3, [80, 60, 30, 24])
+    set_box(frames, 4, [10, 8, 3, 3])
+    set_box(frames, 7, [10, 8, 30, 24])
+    annotations[8]["area"] = 0
+    images[5] |= {"width": 80, "height": 96}
+    for entry in annotations[12:14]:
         entry["iscrowd"] = 1
-
-
-def drop_field(list_name: str, number: int, field: str) -> Callable[[Frames], None]:
-    return lambda frames: frames.train[list_name][number].pop(field)
-
-
-@pytest.mark.parametrize(
-    ("spoil", "kind", "severity", "words"),
-    [
-        (set_box(0, [10, 8, 0, 24], area=24.0), "zero_area_box", "error", "annotation 1 (cube): corners 10 8 10 32"),
-        (set_box(0, [200, 8, 30, 24]), "box_outside", "error", "outside the 96x80 picture"),
-        (set_box(1, [80, 60, 30, 24]), "box_partly_outside", "warning", "annotation 2 (ball)"),
-        (set_box(0, [10, 8, float("nan"), 24], area=1.0), "non_finite_box", "error", "NaN"),
-        (set_box(0, [10, 8, 3, 3]), "tiny_box", "warning", "3 x 3 px when evaluated"),
-        (set_box(1, [10, 8, 30, 24]), "box_with_two_classes", "warning", "as annotation 1 (cube)"),
-        (set_field("annotations", 0, area=0), "area_from_box", "warning", "area 0"),
-        (set_field("annotations", 0, area=100), "area_differs", "information", "area 100"),
-        (set_field("annotations", 0, category_id=9), "unknown_category", "error", "category id 9"),
-        (set_field("annotations", 0, image_id=99), "unknown_image", "error", "1 annotations belong to image 99"),
-        (set_field("annotations", 0, id=2), "duplicate_annotation_id", "warning", "2 annotations with the id 2"),
-        (set_field("annotations", 0, bbox=[1, 2, 3]), "malformed_annotation", "error", "is not a list of four"),
-        (drop_field("images", 0, "width"), "image_without_size", "warning", "width null, height 80"),
-        (set_field("images", 0, width=80, height=96), "wrong_size", "error", "(turned by a quarter?)"),
-        (lambda frames: frames.train["images"].append("x"), "malformed_image", "error", "images[18]"),
-        (
-            lambda frames: frames.train["images"].append(dict(frames.train["images"][0])),
-            "duplicate_file_name", "warning", "image 1 (train_00.png) is listed 2 times",
-        ),
-        (crowd_image, "all_crowd", "warning", ""),
-        (lambda frames: frames.image("train_03.png").unlink(), "missing_image", "error", ""),
-        (lambda frames: frames.image("train_03.png").write_bytes(b"<html>"), "corrupt_image", "error", "an HTML page"),
-    ],
-)  # fmt: skip
-def test_a_fault_is_found_alone(
-    frames: Frames, spoil: Callable[[Frames], Any], kind: str, severity: str, words: str
-) -> None:
-    # Some boxes are moved onto their neighbour and leave another class with one box less: still ten.
-    spoil(frames)
+    annotations[14]["bbox"] = [1, 2, 3]
+    images.append("x")
+    frames.image("train_08.png").unlink()
+    frames.image("train_09.png").write_bytes(b"<html>")
     result = check(frames)
-    assert kinds(result) == {kind: severity}
-    assert finding(result, kind).count == 1
-    assert words in notes(result, kind)[0]
-    assert result.has_errors == (severity == "error")
+    words = {
+        "zero_area_box": ("error", "annotation 1 (cube): corners 10 8 10 32"),
+        "malformed_annotation": ("error", "is not a list of four"),
+        "malformed_image": ("error", "images[18]"),
+        "wrong_size": ("error", "(turned by a quarter?)"),
+        "missing_image": ("error", ""),
+        "corrupt_image": ("error", "an HTML page"),
+        "box_partly_outside": ("warning", "annotation 4 (cube)"),
+        "tiny_box": ("warning", "3 x 3 px when evaluated"),
+        "box_with_two_classes": ("warning", "as annotation 7 (cube)"),
+        "area_from_box": ("warning", "area 0"),
+        "all_crowd": ("warning", ""),
+    }
+    assert kinds(result) == {kind: severity for kind, (severity, _) in words.items()}
+    for kind, (_, note) in words.items():
+        assert finding(result, kind).count == 1 and note in notes(result, kind)[0], kind
+    assert result.has_errors
 
 
 def test_tiny_is_measured_at_the_size_of_the_evaluation(frames: Frames) -> None:
-    set_box(0, [10, 8, 8, 8])(frames)
+    set_box(frames, 0, [10, 8, 8, 8])
     assert kinds(check(frames)) == {}
     size = f"target_size: [{HEIGHT // 2}, {WIDTH // 4}]"
     resize = "EvalReader.sample_transforms=[{{Resize: {{" + size + ", keep_ratio: {}}}}}]"
     assert notes(check(frames, resize.format("false")), "tiny_box")[0].endswith("2 x 4 px when evaluated")
-    assert notes(check(frames, resize.format("true")), "tiny_box")[0].endswith("2 x 2 px when evaluated")
+    assert notes(check(frames, resize.format("true")), "tiny_box")[0].endswith("2.4 x 2.4 px when evaluated")
+    letterbox = {"EvalReader": {"sample_transforms": [{"LetterResize": {"target_size": [HEIGHT // 2, WIDTH // 4]}}]}}
+    assert scales(np.array([[WIDTH, HEIGHT], [0, 0]]), letterbox).tolist() == [[0.25, 0.25], [1, 1]]
 
 
 def test_images_that_share_an_id_or_a_file(frames: Frames) -> None:
@@ -140,7 +92,7 @@ def test_images_that_share_an_id_or_a_file(frames: Frames) -> None:
     result = check(frames)
     (note,) = notes(result, "duplicate_image_id")
     assert note.startswith("image id 1 is that of train_00.png, train_01.png: their boxes cannot be told apart")
-    assert finding(result, "duplicate_image_id").severity == Severity.ERROR
+    assert kinds(result)["duplicate_image_id"] == "error"
     assert notes(result, "duplicate_file_name")[0].startswith("image 2 is the same file as an image before it")
     assert notes(result, "unknown_image") == ["2 annotations belong to image 2, which it does not list"]
 
@@ -198,8 +150,10 @@ def test_copies_within_and_across_the_sets(frames: Frames) -> None:
         frames.train["annotations"][second]["category_id"] = frames.train["annotations"][first]["category_id"]
     result = check(frames)
     for (source, copy), kind in zip(COPIES, ("training", "across", "validation"), strict=True):
-        assert files(result, f"duplicate_{kind}") == [(copy, source)]
-    assert files(result, "copies_annotated_differently") == [(copy, source) for source, copy in COPIES[1:]]
+        assert names(result, f"duplicate_{kind}") == [(f"images/{copy}", f"images/{source}")]
+    assert [tuple(Path(name).name for name in pair) for pair in names(result, "copies_annotated_differently")] == [
+        (copy, source) for source, copy in COPIES[1:]
+    ]
 
 
 def test_annotation_files_that_cannot_be_used(frames: Frames, tmp_path: Path) -> None:
@@ -210,7 +164,7 @@ def test_annotation_files_that_cannot_be_used(frames: Frames, tmp_path: Path) ->
     assert kinds(result) == {"unopened_training": "error", "unopened_validation": "error"}
     (note,) = notes(result, "unopened_training")
     assert str(frames.annotations("train")) in note and "is not valid JSON (line 1, column 2" in note
-    write_check(result, tmp_path / "out", partial(draw_overview, result))
+    write_check(result, tmp_path / "out", draw_overview)
     assert json.loads((tmp_path / "out" / "check.json").read_text())["errors"] == 2
     assert not (tmp_path / "out" / "overview.png").exists()
 
@@ -218,11 +172,11 @@ def test_annotation_files_that_cannot_be_used(frames: Frames, tmp_path: Path) ->
 def test_annotations_are_examined_and_drawn_without_images_and_boxes(frames: Frames, tmp_path: Path) -> None:
     many = [{"id": number, "name": f"class $_{number}"} for number in range(1, 61)]
     frames.val |= {"categories": many, "annotations": []}
-    set_box(0, [10, 8, 0, 24], area=24.0)(frames)
+    set_box(frames, 0, [10, 8, 0, 24], area=24.0)
     nowhere = ("TrainDataset.image_dir=nowhere", "EvalDataset.image_dir=nowhere")
     result = check(frames, *nowhere)
     assert {"image_folder_missing", "zero_area_box", "class_empty", "image_without_boxes"} <= kinds(result).keys()
-    write_check(result, tmp_path / "out", partial(draw_overview, result))
+    write_check(result, tmp_path / "out", draw_overview)
     assert draw_overview(check(frames, *nowhere, "TrainDataset.anno_path=null")).width == 1600
     with pytest.raises(UserError, match=r"TrainDataset\.anno_path nor EvalDataset\.anno_path: nothing to check"):
         check(frames, "TrainDataset.anno_path=null", "EvalDataset.anno_path=null")
@@ -230,13 +184,13 @@ def test_annotations_are_examined_and_drawn_without_images_and_boxes(frames: Fra
 
 def test_report_lists_every_instance_and_the_overview_is_a_picture(frames: Frames, tmp_path: Path) -> None:
     for number in range(0, 10, 2):
-        set_box(number, [10, 8, 0, 24], area=24.0)(frames)
-    set_box(11, [float("nan"), 8, 10, 24], area=10.0)(frames)
-    set_box(13, [300, 200, 10, 24])(frames)
-    set_box(15, [-5000, 200, 10, 24])(frames)
+        set_box(frames, number, [10, 8, 0, 24], area=24.0)
+    set_box(frames, 11, [float("nan"), 8, 10, 24], area=10.0)
+    set_box(frames, 13, [300, 200, 10, 24])
+    set_box(frames, 15, [-5000, 200, 10, 24])
     frames.image("train_03.png").write_bytes(b"")
     result = check(frames)
-    write_check(result, tmp_path / "out", partial(draw_overview, result))
+    write_check(result, tmp_path / "out", draw_overview)
     report = json.loads(
         (tmp_path / "out" / "check.json").read_text(), parse_constant=lambda word: pytest.fail(f"{word} is no JSON")
     )
@@ -255,12 +209,6 @@ def test_report_lists_every_instance_and_the_overview_is_a_picture(frames: Frame
     with Image.open(tmp_path / "out" / "overview.png") as overview:
         assert overview.width == 1600
         assert len(np.unique(np.asarray(overview).reshape(-1, 3)[::7], axis=0)) > 500
-
-
-def test_the_size_of_the_evaluation(frames: Frames) -> None:
-    assert evaluation_size(frames.config().data) == EvaluationSize(WIDTH, HEIGHT, False)
-    letterbox = load_config(ROOT / "configs" / "detection" / "yolov10" / "yolov10_n_sonar.yml").data
-    assert evaluation_size(letterbox) == EvaluationSize(640, 640, True)
 
 
 def test_a_training_set_that_teaches_nothing_is_an_error(frames: Frames) -> None:

@@ -85,8 +85,7 @@ def test_a_run_leaves_what_the_documentation_says(whole: tuple[Path, dict[str, A
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"use_ema": False}, "was trained with an average; set use_ema: true"),
-        ({"EConvNeXt__arch": "tiny"}, "is of PPYOLOE with EConvNeXt mini.* but .* is of PPYOLOE with EConvNeXt tiny"),
+        ({"use_ema": False, "EConvNeXt__arch": "tiny"}, "another run .arch mini -> tiny; use_ema True -> False.,"),
         ({"TrainReader__batch_size": 2}, "its batches would now hold other images.*images_per_step 4 -> 2"),
     ],
 )  # fmt: skip
@@ -112,7 +111,7 @@ def test_resume_refuses_weights_alone_and_a_run_is_not_begun_twice(
     checkpoint = read_checkpoint(checkpoints / "epoch_0001")
     checkpoint.state["class_names"] = ["ball", "cube", "tyre"]
     others = write_checkpoint(tmp_path / "others", checkpoint, keep=1, best=False)
-    with pytest.raises(UserError, match=r"its class 0 is 'ball', that of .*run\.yml is 'cube': the same output"):
+    with pytest.raises(UserError, match=r"\(class_names \['ball', 'cube', 'tyre'\] -> \['cube', 'ball', 'tyre'\]\)"):
         train_config(config, str(others))
     with pytest.raises(UserError, match="already holds a run .*--resume auto"):
         train_config(load_config(whole[0].parents[1] / "run.yml"))

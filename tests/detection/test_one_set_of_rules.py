@@ -12,7 +12,7 @@ import pytest
 
 from detection.annotations import Ledger
 from detection.check.run import check_detection_data
-from detection.coco import CocoSet, box_around_turned, open_coco, outline_box
+from detection.coco import CocoSet, open_coco
 from detection.configuration import check_annotations, load_config
 from detection.evaluation import evaluate_detections
 from detection.evaluator import Evaluator
@@ -27,6 +27,8 @@ from tests.support.raw_data import Prepared, prepare
 
 SQUARE = [10.0, 8.0, 30.0, 24.0]
 POLYGON = [[10, 8, 40, 8, 40, 32, 10, 32]]
+# Columns of the picture from left to right: how many pixels are outside, inside, outside, ...
+MASK = {"size": [HEIGHT, WIDTH], "counts": [10 * HEIGHT + 8, *([24, HEIGHT - 24] * 29), 24, 56 * HEIGHT + 48]}
 
 
 def read(tmp_path: Path, *annotations: dict[str, Any], **lists: Any) -> tuple[CocoSet, Ledger]:
@@ -58,7 +60,8 @@ def kinds(ledger: Ledger) -> dict[str, int]:
         ({"bbox": ["10", "8", "30", "24.0"]}, "numbers_as_text"),
         ({"bbox": [40, 32, -30, -24]}, "swapped_corners"),
         ({"bbox": None, "segmentation": POLYGON}, "box_of_outline"),
-        ({"bbox": [25, 20, 24, 30, 90]}, "box_of_turned"),
+        ({"bbox": None, "segmentation": MASK}, "box_of_outline"),
+        ({"bbox": [25, 20, 27.961524, 11.569219, 30]}, "box_of_turned"),
         ({"bbox": [13, 5, 24, 30], "attributes": {"rotation": 90.0}}, "box_of_turned"),
     ],
 )
@@ -72,7 +75,7 @@ def test_boxes_that_are_read_or_mended(tmp_path: Path, change: dict[str, Any], k
 @pytest.mark.parametrize(
     ("change", "kind"),
     [
-        ({"bbox": None}, "missing_coordinates"),
+        ({"bbox": None, "segmentation": {"size": [8], "counts": "x"}}, "missing_coordinates"),
         ({"bbox": [1, 2, math.inf, 4]}, "not_a_number"),
         ({"bbox": [1, 2, 0, 4]}, "empty_box"),
         ({"bbox": [500, 2, 9, 4]}, "box_outside"),
@@ -110,24 +113,6 @@ def test_ids_that_are_names(tmp_path: Path) -> None:
         (10, [0]), (5, [1]), (9, [2]), (11, []),
     ]  # fmt: skip
     assert (coco.names, coco.category_ids) == (["cube", "ball", "12"], [5, 3, 4])
-
-
-def test_outlines() -> None:
-    assert outline_box([[1, 2, 5, 2, 5, 9], [0, 4, 3, 8, 1, 1]]) == (0, 1, 5, 9)
-    mask = np.zeros((8, 10), np.uint8, order="F")
-    mask[2:5, 3:9] = 1
-    runs = np.flatnonzero(np.diff(np.concatenate([[0], mask.reshape(-1, order="F"), [0]])))
-    counts = np.diff(np.concatenate([[0], runs, [80]])).tolist()
-    assert outline_box({"size": [8, 10], "counts": counts}) == (3, 2, 9, 5)
-    from pycocotools import mask as masks
-
-    assert outline_box({"size": [8, 10], "counts": masks.encode(mask)["counts"].decode("ascii")}) == (3, 2, 9, 5)
-    for nothing in ({"size": [8, 10], "counts": [3]}, {"size": [8], "counts": "x"}, {}, [], None, [[]], "polygon"):
-        assert outline_box(nothing) is None
-    assert box_around_turned(10, 20, 8, 4, math.pi / 6) == pytest.approx((
-        10 - 4 * math.cos(math.pi / 6) - 2 * 0.5, 20 - 4 * 0.5 - 2 * math.cos(math.pi / 6),
-        10 + 4 * math.cos(math.pi / 6) + 2 * 0.5, 20 + 4 * 0.5 + 2 * math.cos(math.pi / 6),
-    ))  # fmt: skip
 
 
 VOC_PLACES = {

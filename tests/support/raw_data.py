@@ -155,3 +155,12 @@ class Prepared:
             width, height = sizes[entry["image_id"]]
             assert x >= 0 and y >= 0 and w > 0 and h > 0 and x + w <= width and y + h <= height
             assert entry["area"] == w * h and entry["segmentation"] == [] and entry["iscrowd"] in (0, 1)
+
+
+def prepared(command: str, source: Path, *arguments: str | Path) -> Prepared:
+    """Prepares a folder, in place of what was prepared of it before, and checks what holds for every prepared set."""
+    output = source.parent / "prepared"
+    prepare(command, source, "--output", output, "--overwrite", *arguments)
+    result = Prepared(output)
+    result.check()
+    return result

@@ -1,7 +1,8 @@
-"""Annotations and lists in the encodings and with the names of other systems."""
+"""Annotations and lists in the encodings and with the names of other systems, prepared or as they are."""
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import subprocess
@@ -11,34 +12,22 @@ from pathlib import Path
 
 import pytest
 
+from detection.annotations import Ledger
+from detection.coco import AnnotationFileError, open_coco
+from detection.evaluation.boxes import read_ground_truth
 from ppcls_ext.utils.errors import UserError
-from ppcls_ext.utils.texts import VARIABLE, say_guesses
-from tests.support.raw_data import (
-    Prepared,
-    corners,
-    prepare,
-    write_image,
-    write_voc,
-)
+from ppcls_ext.utils.texts import VARIABLE
+from tests.support.raw_data import box_entry, corners, image_entry, prepared, write_image, write_voc
 
 DECLARED = '<?xml version="1.0" encoding="{}"?>'
 
 
 @pytest.fixture(autouse=True)
 def fresh(monkeypatch, caplog):
-    """Nothing is stated, nothing has been guessed."""
+    """Nothing is stated."""
     monkeypatch.setenv(VARIABLE, "")
-    say_guesses()
     logging.getLogger("ppcls_ext").propagate = True
     caplog.set_level(logging.INFO)
-
-
-def prepared(source: Path, *arguments: str | Path) -> Prepared:
-    output = source.parent / "prepared"
-    prepare("imagefolder", source, "--output", output, "--overwrite", *arguments)
-    result = Prepared(output)
-    result.check()
-    return result
 
 
 def annotated(source: Path, names: list[str], encodings: list[tuple[str, str]]) -> Path:
@@ -60,20 +49,20 @@ def test_xml_in_every_encoding_that_tells_itself_or_is_chinese(tmp_path, caplog)
     names = ["海参", "海胆"]
     source = annotated(tmp_path / "raw", names, ways)
     (tmp_path / "classes.txt").write_bytes("海胆\r\n海参\r\n".encode("gbk"))
-    result = prepared(source, "--classes", tmp_path / "classes.txt")
+    result = prepared("imagefolder", source, "--classes", tmp_path / "classes.txt")
     assert result.report["classes"] == ["海胆", "海参"]
     assert result.kinds("rejected") == {}
     for number in range(len(ways)):
         assert sorted(name for name, _ in result.boxes(f"{number}.png")) == sorted(names)
-    guesses = [record.message for record in caplog.records if "was read as gb18030" in record.message]
-    assert len(guesses) == 1
+    # Once for the list of classes, and once for the folder.
+    assert len([record for record in caplog.records if "was read as gb18030" in record.message]) == 2
 
 
 def test_korean_is_refused_until_it_is_stated(tmp_path):
     source = annotated(tmp_path / "raw", ["해삼", "불가사리"], [("", "cp949"), (DECLARED.format("utf-8"), "cp949")])
     with pytest.raises(UserError, match=r"0\.xml: line \d .*tried: UTF-8, gb18030.*--encoding"):
-        prepared(source, "--classes", "해삼,불가사리")
-    result = prepared(source, "--classes", "해삼,불가사리", "--encoding", "cp949")
+        prepared("imagefolder", source, "--classes", "해삼,불가사리")
+    result = prepared("imagefolder", source, "--classes", "해삼,불가사리", "--encoding", "cp949")
     assert result.report["boxes"]["kept"] == 4
 
 
@@ -88,7 +77,7 @@ def test_split_lists_of_other_systems(tmp_path):
     (tmp_path / "train.txt").write_bytes(train.encode("utf-16"))
     (tmp_path / "val.txt").write_bytes("c.PNG\r海参.png\r".encode("gbk"))
     lists = "--split-files", tmp_path / "train.txt", tmp_path / "val.txt"
-    result = prepared(source, "--classes", "cube", *lists)
+    result = prepared("imagefolder", source, "--classes", "cube", *lists)
     assert sorted(result.names("train")) == ["b.png", "é 1.png"]
     assert sorted(result.names("val")) == ["C.png", "海参.png"]
     assert result.kinds("noted")["listed_in_other_spelling"] == 3
@@ -107,7 +96,7 @@ def test_annotations_paired_without_case_and_form_of_accents(tmp_path):
     # An archive of macOS and a NAS leave these behind.
     write_voc(source / "__MACOSX" / "xml" / "._a.xml", corners("ball", 1, 2, 9, 9))
     write_image(source / "xml" / "@eaDir" / "a.png", seed=5)
-    result = prepared(source, "--classes", "cube")
+    result = prepared("imagefolder", source, "--classes", "cube")
     assert result.report["images"] == {"input": 4, "kept": 4, "rejected": 0, "left_out": 0}
     assert result.kinds("noted")["other_spelling"] == 2
     assert result.kinds("repaired")["paired_by_stated_name"] == 2
@@ -124,3 +113,32 @@ def test_names_beyond_ascii_where_the_system_is_ascii(tmp_path):
     done = subprocess.run(command, env=os.environ | ascii_only, capture_output=True, check=False)
     assert done.returncode == 0, done.stderr
     assert sorted(path.name for path in (output / "images").iterdir()) == ["b.png", "海参é.png"]
+
+
+STATED = {
+    "images\\b c.PNG": "b c.png", "d%20e.png": "d e.png", "C:\\x\\images\\海参.png": "海参.png",
+    "file:///y/f.png": "f.png", unicodedata.normalize("NFD", "é.png"): "é.png", "./g.png": "g.png",
+}  # fmt: skip
+
+
+def test_training_and_evaluation_read_what_preparation_reads(tmp_path):
+    content = {
+        "images": [image_entry(number, name) for number, name in enumerate(STATED, start=1)],
+        "annotations": [box_entry(number, number) for number in range(1, len(STATED) + 1)],
+        "categories": [{"id": 1, "name": "海参"}],
+    }
+    file = tmp_path / "a.json"
+    file.write_bytes(json.dumps(content, ensure_ascii=False).encode("utf-16-le"))
+    for seed, name in enumerate(STATED.values()):
+        write_image(tmp_path / "images" / name, seed=seed)
+    coco = open_coco(file, tmp_path / "images", Ledger())
+    assert coco.names == ["海参"]
+    assert [frame.image for frame in coco.frames] == [tmp_path / "images" / name for name in STATED.values()]
+    assert all(frame.boxes for frame in coco.frames)
+    assert read_ground_truth(file).names == ["海参"]
+    write_image(tmp_path / "images" / "B C.png", seed=9)
+    with pytest.raises(AnnotationFileError, match=r"a\.json: images.b c\.PNG is not in .*B C\.png and b c\.png are"):
+        open_coco(file, tmp_path / "images", Ledger())
+    file.write_bytes(json.dumps({"categories": "해삼"}, ensure_ascii=False).encode("cp949"))
+    with pytest.raises(AnnotationFileError, match=r"a\.json: line 1 .*--encoding"):
+        open_coco(file, tmp_path / "images", Ledger())

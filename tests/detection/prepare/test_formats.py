@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import pytest
 import yaml
-from PIL import Image
 
 from detection.synthetic import write_synthetic
 from ppcls_ext.utils.errors import UserError
@@ -19,9 +18,9 @@ from tests.support.raw_data import (
     Prepared,
     box_entry,
     corners,
-    frame,
     image_entry,
     prepare,
+    prepared,
     write_coco,
     write_image,
     write_voc,
@@ -31,11 +30,7 @@ NAMES = ["cube", "ball", "tyre"]
 
 
 def result_of(source: Path, *arguments: str | Path) -> Prepared:
-    output = source.parent / "prepared"
-    prepare("import", source, "--output", output, "--overwrite", *arguments)
-    result = Prepared(output)
-    result.check()
-    return result
+    return prepared("import", source, *arguments)
 
 
 def error_of(source: Path, *arguments: str | Path, command: str = "import") -> str:
@@ -141,19 +136,6 @@ def test_mistakes_in_yolo_are_one_line(tmp_path: Path) -> None:
     assert result.reasons("one_part") == [
         "data.yaml: training and validation are the same images, so they are split anew here"
     ]
-
-
-def test_yolo_of_turned_photographs_counts_upright(tmp_path: Path) -> None:
-    source = write_yolo(tmp_path / "raw", {"images/a": f"0 {MIDDLE}", "images/b": f"0 {MIDDLE}"}, {"names": NAMES})
-    for name in "ab":
-        exif = Image.Exif()
-        exif[0x0112] = 6
-        (source / "images" / f"{name}.png").unlink()
-        Image.fromarray(frame(ord(name))).save(source / "images" / f"{name}.jpg", exif=exif)
-        (source / "labels" / f"{name}.txt").write_text("0 0.25 0.5 0.5 0.5")
-    assert result_of(source).boxes("a.jpg") == [("cube", [0, WIDTH / 4, HEIGHT / 2, WIDTH / 2])]
-    # The same in the picture as it is stored, whose left is the upright one's top.
-    assert result_of(source, "--turn-boxes").boxes("a.jpg") == [("cube", [HEIGHT / 4, 0, HEIGHT / 2, WIDTH / 2])]
 
 
 def write_labelme(path: Path, picture: str, *shapes: dict[str, Any], **more: Any) -> None:
@@ -270,7 +252,7 @@ def test_an_export_tells_what_it_cannot_write(tmp_path: Path, caplog: pytest.Log
     prepare("export", source, "--to", "yolo", "--output", tmp_path / "yolo")
     assert "1 boxes of crowds" in caplog.text
     assert "1 images that got another name" in caplog.text
-    assert sorted(file.name for file in (tmp_path / "yolo").rglob("*.txt")) == ["a.txt", "a_jpg.txt", "b.txt"]
+    assert sorted(file.name for file in (tmp_path / "yolo").rglob("*.txt")) == ["a.txt", "a_2.txt", "b.txt"]
     prepare("export", source, "--to", "voc", "--output", tmp_path / "voc")
     assert result_of(tmp_path / "voc").report["boxes"]["kept"] == 4
     with pytest.raises(UserError, match="is no prepared data set"):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 
@@ -16,6 +17,7 @@ from tests.support.raw_data import (
     Prepared,
     corners,
     prepare,
+    prepared,
     sides,
     write_image,
     write_voc,
@@ -30,12 +32,8 @@ def sound_folder(folder: Path, count: int = 6) -> Path:
     return folder
 
 
-def prepared(folder: Path, *arguments: str | Path) -> Prepared:
-    output = folder.parent / "prepared"
-    prepare("sonar", folder, "--classes", "cube,ball,human body", "--output", output, *arguments)
-    result = Prepared(output)
-    result.check()
-    return result
+def sonar(folder: Path, *arguments: str | Path) -> Prepared:
+    return prepared("sonar", folder, "--classes", "cube,ball,human body", *arguments)
 
 
 def test_every_way_to_write_an_annotation(tmp_path: Path) -> None:
@@ -53,7 +51,7 @@ def test_every_way_to_write_an_annotation(tmp_path: Path) -> None:
     (folder / "chinese.xml").write_bytes(text.encode("gb2312"))
     write_voc(folder / "empty.xml")
     (tmp_path / "names.txt").write_text("ball\n\ncube\nhuman body\n球\n", encoding="utf-8")
-    result = prepared(raw, "--classes", tmp_path / "names.txt")
+    result = sonar(raw, "--classes", tmp_path / "names.txt")
     assert result.report["classes"] == ["ball", "cube", "human body", "球"]
     assert result.boxes("mixed.bmp") == [("human body", [5, 6, 20, 30]), ("ball", [30, 6, 25, 36.5])]
     assert result.boxes("ping.bmp") == [("cube", [5, 6, 20, 30])]
@@ -84,15 +82,14 @@ def test_every_way_to_write_an_annotation(tmp_path: Path) -> None:
 
 def test_same_names_in_two_folders_belong_to_the_annotations_beside_them(tmp_path: Path) -> None:
     raw = tmp_path / "raw"
-    for run in ("first", "second"):
-        for number in range(3):
-            write_image(raw / run / "images" / f"{number}.png", seed=number + 10 * (run == "second"))
-            write_voc(raw / run / "xml" / f"{number}.xml", corners("cube" if run == "first" else "ball", 5, 6, 25, 36))
+    for seed, (run, name) in enumerate((("first", "cube"), ("second", "ball"))):
+        write_image(raw / run / "images" / "0.png", seed=seed)
+        write_voc(raw / run / "xml" / "0.xml", corners(name, 5, 6, 25, 36))
     write_image(raw / "unlabelled" / "0.png", seed=77)
-    result = prepared(raw)
+    result = sonar(raw)
     assert result.boxes("first__images__0.png") == [("cube", [5, 6, 20, 30])]
     assert result.boxes("second__images__0.png") == [("ball", [5, 6, 20, 30])]
-    assert result.kinds("repaired") == {"duplicate_file_name": 6}
+    assert result.kinds("repaired") == {"duplicate_file_name": 2}
     assert result.reasons("no_annotation") == ["unlabelled/0.png: has no annotation file"]
 
 
@@ -115,7 +112,7 @@ def test_faulty_boxes(tmp_path: Path) -> None:
     for number, (fault, (text, *_)) in enumerate(BOX_FAULTS.items()):
         write_image(raw / "Images" / f"{fault}.png", seed=50 + number)
         write_voc(raw / "BoxAnnotations" / f"{fault}.xml", corners("cube", 30, 6, 50, 36), text)
-    result = prepared(raw)
+    result = sonar(raw)
     for fault, (_, fate, kind, box, reason) in BOX_FAULTS.items():
         expected = [("cube", [30, 6, 20, 30])] + ([("ball", box)] if box else [])
         assert result.boxes(f"{fault}.png") == expected, fault
@@ -136,7 +133,7 @@ BAD_XML = {
     "truncated": ("<annotation><object><name>cube</name>", "line 1: no element found"),
     "empty": ("", "the file is empty"),
     "entities": (BOMB, "declares a document type or an entity"),
-    "deep": ("<annotation>" + "<a>" * 100 + "</a>" * 100 + "</annotation>", "nested more than 64 deep"),
+    "no annotation": ("<folder/>", "its root is <folder>, not <annotation>"),
 }
 
 
@@ -160,7 +157,7 @@ def test_frames_that_cannot_be_used(tmp_path: Path) -> None:
     write_image(raw / "Images" / "good.png", seed=93)
     objects = corners("cube", 5, 6, 80, 36), corners("ball", 5, 6, 80, 36)
     write_voc(raw / "BoxAnnotations" / "good.xml", *objects, size=(1280, 720))
-    result = prepared(raw)
+    result = sonar(raw)
     assert sorted(result.names("train") + result.names("val")) == ["frame_0.bmp", "frame_3.png", "good.png"]
     lines = result.reasons("malformed_xml")
     for number, (_, reason) in enumerate(BAD_XML.values(), start=6):
@@ -192,7 +189,7 @@ def test_linked_folders_are_followed_and_names_that_are_no_utf8(tmp_path: Path) 
     for folder in ("Images", "BoxAnnotations"):
         (tmp_path / "raw" / folder).symlink_to(elsewhere / folder)
     (elsewhere / "Images" / "loop").symlink_to(tmp_path / "raw")
-    result = prepared(tmp_path / "raw")
+    result = sonar(tmp_path / "raw")
     assert result.report["boxes"]["kept"] == 6
     assert result.boxes(expected) == [("cube", [5, 6, 20, 30])]
     assert not any(path.is_symlink() for path in (tmp_path / "prepared" / "images").iterdir())
@@ -202,20 +199,11 @@ def test_unlabelled_frames_become_a_test_part(tmp_path: Path) -> None:
     raw = sound_folder(tmp_path / "raw")
     for number in range(3):
         write_image(raw / "test_1" / f"frame_{number}.png", seed=40 + number)
-    result = prepared(raw, "--include-unlabelled")
+    result = sonar(raw, "--include-unlabelled")
     assert result.names("test") == [f"test_1__frame_{number}.png" for number in range(3)]
     assert result.parts["test"]["annotations"] == []
     assert [category["name"] for category in result.parts["test"]["categories"]] == ["cube", "ball", "human body"]
     assert result.report["images"] == {"input": 9, "kept": 9, "rejected": 0, "left_out": 0}
-
-
-def test_a_class_called_by_a_hyphen_is_not_that_of_boxes_without_a_name(tmp_path: Path) -> None:
-    raw = sound_folder(tmp_path / "raw")
-    write_voc(raw / "BoxAnnotations" / "frame_0.xml", corners("-", 5, 6, 25, 36), corners("", 30, 6, 50, 36))
-    prepare("sonar", raw, "--classes", "cube,-", "--output", tmp_path / "prepared")
-    result = Prepared(tmp_path / "prepared")
-    assert result.boxes("frame_0.png") == [("-", [5, 6, 20, 30])]
-    assert result.reasons("unknown_class") == ["BoxAnnotations/frame_0.xml: object 2 (no name): has no class name"]
 
 
 def test_classes_must_be_given_and_are_suggested(tmp_path: Path) -> None:
@@ -231,17 +219,11 @@ def test_classes_must_be_given_and_are_suggested(tmp_path: Path) -> None:
 
 def test_images_are_linked_or_copied(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     raw = sound_folder(tmp_path / "raw")
-    prepared(raw)
     target, source = tmp_path / "prepared" / "images" / "frame_0.png", raw / "Images" / "frame_0.png"
-    assert os.path.samefile(target, source)
-    assert prepared(raw, "--images", "copy", "--overwrite").report["placed"] == {"copy": 6}
-    assert not os.path.samefile(target, source) and target.read_bytes() == source.read_bytes()
-
-    def refuse(*_: object) -> None:
-        raise OSError(18, "Invalid cross-device link")
-
-    monkeypatch.setattr(os, "link", refuse)
-    assert prepared(raw, "--overwrite").report["placed"] == {"copy": 6}
+    assert sonar(raw).report["placed"] == {"link": 6} and target.samefile(source)
+    assert sonar(raw, "--images", "copy").report["placed"] == {"copy": 6} and not target.samefile(source)
+    monkeypatch.setattr(os, "link", Mock(side_effect=OSError(18, "Invalid cross-device link")))
+    assert sonar(raw).report["placed"] == {"copy": 6} and target.read_bytes() == source.read_bytes()
 
 
 def test_nested_subsets_of_the_training_frames(tmp_path: Path) -> None:
@@ -249,8 +231,8 @@ def test_nested_subsets_of_the_training_frames(tmp_path: Path) -> None:
     raw = sound_folder(tmp_path / "raw", count=20)
     for number in range(20):  # scenes of two equal frames
         write_image(raw / "Images" / f"frame_{number}.png", seed=number // 2)
-    plain = prepared(raw).parts
-    result = prepared(raw, "--subsets", "60", "30", "--overwrite")
+    plain = sonar(raw).parts
+    result = sonar(raw, "--subsets", "60", "30")
     train, some, few = (result.parts.pop(part) for part in ("train", "train_60", "train_30"))
     assert [train, result.parts.pop("val")] == [plain["train"], plain["val"]]
     assert not result.parts
@@ -271,29 +253,18 @@ def test_nested_subsets_of_the_training_frames(tmp_path: Path) -> None:
 
 
 def test_only_a_prepared_folder_is_replaced_and_only_when_asked(tmp_path: Path) -> None:
-    raw = sound_folder(tmp_path / "raw")
-    (tmp_path / "prepared").mkdir()
-    (tmp_path / "prepared" / "precious.txt").write_text("mine")
+    raw, output = sound_folder(tmp_path / "raw"), tmp_path / "prepared"
+    arguments = ("sonar", raw, "--classes", "cube,ball", "--output", output)
+    output.mkdir()
+    (output / "precious.txt").write_text("mine")
     with pytest.raises(UserError, match="exists and is not a prepared data set"):
-        prepared(raw)
-    prepared(raw, "--overwrite")
+        prepare(*arguments)
+    prepare(*arguments, "--overwrite")
     assert (tmp_path / "prepared_before" / "precious.txt").read_text() == "mine"
     with pytest.raises(UserError, match="give --overwrite"):
-        prepared(raw)
+        prepare(*arguments)
     write_voc(raw / "BoxAnnotations" / "frame_0.xml", corners("ball", 5, 6, 25, 36))
-    assert prepared(raw, "--overwrite").boxes("frame_0.png") == [("ball", [5, 6, 20, 30])]
-
-
-def test_failure_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    raw = sound_folder(tmp_path / "raw")
-
-    def fail(*_: object) -> None:
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr("detection.prepare.write.write_json", fail)
-    with pytest.raises(OSError, match="No space"):
-        prepared(raw)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["raw"]
+    assert sonar(raw).boxes("frame_0.png") == [("ball", [5, 6, 20, 30])]
 
 
 @pytest.mark.parametrize(
@@ -301,17 +272,11 @@ def test_failure_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.Monke
     [
         (("--classes", "sonr"), "did you mean 'sonar'"),
         (("--split-files", "a.txt", "b.txt", "--val-fraction", "0.3"), "exclude each other"),
-        (
-            ("--classes", "anchor"),
-            r"fewer than 2 frames with a usable box \(BoxAnnotations/frame_0.xml: .*unknown class",
-        ),
+        (("--classes", "anchor"), r"fewer than 2 frames .* \(BoxAnnotations/frame_0.xml: .*unknown class"),
     ],
 )
-def test_options_that_cannot_be_used(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: tuple[str, ...], message: str
-) -> None:
+def test_options_that_cannot_be_used(tmp_path: Path, arguments: tuple[str, ...], message: str) -> None:
     raw = sound_folder(tmp_path / "raw")
-    monkeypatch.chdir(tmp_path)
     with pytest.raises(UserError, match=message):
-        prepared(raw, *arguments)
+        sonar(raw, *arguments)
     assert not (tmp_path / "prepared").exists()

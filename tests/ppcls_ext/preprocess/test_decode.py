@@ -171,10 +171,12 @@ def test_colour_modes_become_rgb() -> None:
     assert np.array_equal(decode_image(encoded_with_pillow(palette, "PNG")), np.asarray(palette.convert("RGB")))
 
 
-def test_transparent_parts_are_white() -> None:
+def test_transparent_parts_are_white_but_detectors_see_their_colours() -> None:
     alpha = np.dstack([PIXELS, np.zeros(PIXELS.shape[:2], np.uint8)])
     alpha[:, :20, 3] = 255
-    image = decode_image(encoded_with_pillow(Image.fromarray(alpha), "PNG"))
+    data = encoded_with_pillow(Image.fromarray(alpha), "PNG")
+    assert np.array_equal(build_detection_pipeline([{"Permute": {}}])(data).pixels, PIXELS.transpose(2, 0, 1))
+    image = decode_image(data)
     assert np.array_equal(image[:, :20], PIXELS[:, :20])
     assert np.all(image[:, 20:] == 255)
 

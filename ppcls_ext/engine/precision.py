@@ -4,28 +4,37 @@ from __future__ import annotations
 
 import contextlib
 import logging
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from typing import Any
 
 import numpy as np
 import paddle
 
-from classification.sections import AmpSettings
+from ppcls_ext.engine.shared_keys import AmpSettings
 
 logger = logging.getLogger(__name__)
 
 
 class Precision:
-    """How numbers are computed: by the ``AMP`` section in ``float16`` or ``bfloat16``, else in float32.
+    """How numbers are computed: with ``settings`` in ``float16`` or ``bfloat16``, else in float32.
 
-    On the CPU Paddle's ``auto_cast`` computes in float32 whatever it is asked for, so nothing is cast.
+    On the CPU Paddle's ``auto_cast`` computes in float32 whatever it is asked for, so nothing is cast. ``white_list``
+    and ``black_list`` name further operators that are always and never cast.
     """
 
-    def __init__(self, settings: AmpSettings | None, dtype: str, on_gpu: bool) -> None:
+    def __init__(
+        self,
+        settings: AmpSettings | None,
+        dtype: str,
+        on_gpu: bool,
+        white_list: Sequence[str] | None = None,
+        black_list: Sequence[str] | None = None,
+    ) -> None:
         if settings is not None and not on_gpu:
             logger.info("AMP needs a GPU: computing in float32 on the CPU")
         self.settings = settings if on_gpu else None
-        self.dtype = dtype
+        self.dtype, self.white_list, self.black_list = dtype, white_list, black_list
         self.scaler: paddle.amp.GradScaler | None = None
         if self.settings is not None and dtype == "float16":
             self.scaler = paddle.amp.GradScaler(
@@ -54,7 +63,10 @@ class Precision:
         # With O2 the weights themselves are of low precision, so evaluation has no choice.
         if not (training or self.settings.use_fp16_test or self.settings.level == "O2"):
             return contextlib.nullcontext()
-        return paddle.amp.auto_cast(level=self.settings.level, dtype=self.dtype, use_promote=self.settings.use_promote)
+        return paddle.amp.auto_cast(
+            custom_white_list=self.white_list, custom_black_list=self.black_list, level=self.settings.level,
+            dtype=self.dtype, use_promote=self.settings.use_promote,
+        )  # fmt: skip
 
     def backward(self, loss: paddle.Tensor) -> None:
         """Runs the backward pass of a scalar ``loss``, scaled where float16 needs it."""
