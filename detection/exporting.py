@@ -98,7 +98,7 @@ class Deployed(nn.Layer):
         self.eval()
 
     def forward(self, image: paddle.Tensor, scale_factor: paddle.Tensor | None = None) -> tuple[paddle.Tensor, ...]:
-        """Images ``[N, 3, H, W]`` and scale factors ``[N, 2]`` -> see ``DetectionBackend.detect``."""
+        """Images ``[N, 3, H, W]`` and scale factors ``[N, 2]`` -> see ``Engine.detect``."""
         if not self.end_to_end:
             outputs = self.network({"image": image, "scale_factor": scale_factor})
             return outputs["bbox"], outputs["bbox_num"]
@@ -129,7 +129,7 @@ class EagerBackend:
         self.network = Deployed(model, final, fused=False)
 
     def detect(self, images: np.ndarray, scale_factors: np.ndarray) -> list[np.ndarray]:
-        """See ``DetectionBackend.detect``."""
+        """See ``Engine.detect``."""
         inputs = {"image": images, "scale_factor": scale_factors}
         with paddle.no_grad():
             outputs = self.network(*(paddle.to_tensor(inputs[name]) for name in self.network.inputs))

@@ -69,8 +69,7 @@ class TrainedDetector:
         prepare = build_detection_pipeline(operators, OPERATORS_KEY)
         return DetectionPredictor(
             EagerBackend(self.model), prepare, self.class_names, self.config.num_classes, [-1, 3, -1, -1],
-            form_of(self.model), model_name=self.name, enhance=prepare.enhancement, value_range=prepare.value_range,
-            thresholds=self.recommended_thresholds()[0],
+            form_of(self.model), model_name=self.name, thresholds=self.recommended_thresholds()[0],
         )  # fmt: skip
 
     def export(

@@ -20,7 +20,7 @@ from ppcls_ext.deploy.formats import EXACT, PRECISIONS, PrecisionRow
 from ppcls_ext.preprocess.detection import Prepared
 from ppcls_ext.runtime.description import OutputForm
 from ppcls_ext.runtime.nms import LOWEST_ADAPTED, NmsSettings, TopkSettings, intersection_over_union
-from ppcls_ext.runtime.predictor import Backend, DetectionBackend
+from ppcls_ext.runtime.predictor import Engine
 from ppcls_ext.utils.errors import UserError
 
 if TYPE_CHECKING:
@@ -92,12 +92,12 @@ class ClassifierComparison:
         inputs: prepared images ``float32`` ``[3, H, W]`` by name.
     """
 
-    def __init__(self, model: Backend, inputs: Mapping[str, np.ndarray]) -> None:
+    def __init__(self, model: Engine, inputs: Mapping[str, np.ndarray]) -> None:
         self.names = list(inputs)
         self.batches = {run: np.stack(images) for run, images in single_and_batched(inputs).items()}
         self.expected = {run: model.run(batch) for run, batch in self.batches.items()}
 
-    def __call__(self, engines: Mapping[str, Backend], limits: PrecisionRow = FLOAT32) -> dict[str, Any]:
+    def __call__(self, engines: Mapping[str, Engine], limits: PrecisionRow = FLOAT32) -> dict[str, Any]:
         """Returns ``images``, ``tolerance``, and by engine the worst ``relative_error`` and the share of equal best
         classes, ``top1_agreement``.
 
@@ -163,7 +163,7 @@ class DetectorComparison:
     """
 
     def __init__(
-        self, model: DetectionBackend, anchors: DetectionBackend | None, inputs: Mapping[str, Prepared],
+        self, model: Engine, anchors: Engine | None, inputs: Mapping[str, Prepared],
         form: OutputForm,
     ) -> None:  # fmt: skip
         self.names, self.form, self.runs = list(inputs), form, single_and_batched(inputs)
@@ -178,7 +178,7 @@ class DetectorComparison:
                 boxes, scores = anchors.detect(*batch)
                 self.anchors[run] = list(zip(form.boxes(boxes, self.runs[run]), scores, strict=True))
 
-    def __call__(self, engines: Mapping[str, DetectionBackend], limits: PrecisionRow = FLOAT32) -> dict[str, Any]:
+    def __call__(self, engines: Mapping[str, Engine], limits: PrecisionRow = FLOAT32) -> dict[str, Any]:
         """Returns ``images``, ``tolerance``, and by engine what was measured under ``engines``.
 
         Raises:

@@ -87,7 +87,7 @@ def test_an_unreadable_image_leaves_the_figures_with_its_boxes(frames: Frames, t
             evaluator = Evaluator(config, open_environment(config))
             model = build_model(config)
         make_lively(model)
-        detections = evaluator.detect(model, tmp_path)
+        detections = evaluator.detect(model)
         return evaluator.image_ids, {detection["image_id"] for detection in detections}
 
     assert found() == ([1, 2, 3, 4, 5, 6], {1, 2, 3, 4, 5, 6})
