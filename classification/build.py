@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import itertools
 import logging
-import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -332,7 +330,7 @@ def check_same_classes(names: list[str] | None, place: str, others: list[str] | 
 
 
 def check_image_shape(config: Config, model: paddle.nn.Layer, spec: NetworkSpec | None = None) -> None:
-    """Runs one image through ``model``, that of ``spec`` (``Arch`` unless given); weights, statistics, randomness stay.
+    """Runs one image through a new ``model``, that of ``spec`` (``Arch`` unless given), in evaluation mode.
 
     Raises:
         UserError: the model cannot take it, or its logits are not ``[1, class_num]``.
@@ -345,16 +343,9 @@ def check_image_shape(config: Config, model: paddle.nn.Layer, spec: NetworkSpec 
         # Paddle computes on with maps of no position, and gives numbers.
         small = f"they are too small, its last stage needs {coarsest} px; a smaller {spec.key}.stem_stride needs fewer"
         raise UserError(config.document.problem(spec.shape_key, f"{problem}: {small}"))
-    # Layers whose result holds no number; Paddle computes on with it, to zeros or to NaN.
-    empty: list[paddle.nn.Layer] = []
-
-    def note(layer: paddle.nn.Layer, _inputs: Any, output: Any) -> None:
-        if isinstance(output, paddle.Tensor) and 0 in output.shape:
-            empty.append(layer)
-
-    hooks = [layer.register_forward_post_hook(note) for layer in model.sublayers()]
+    model.eval()
     try:
-        with _undisturbed(model), paddle.no_grad():
+        with paddle.no_grad():
             outputs = list(logits_of(model(paddle.zeros([1, *shape], "float32"))).shape)
     except SHAPE_ERRORS as error:
         # Paddle's own account is a page long. A convolution's weight is [outputs, inputs, height, width].
@@ -366,35 +357,7 @@ def check_image_shape(config: Config, model: paddle.nn.Layer, spec: NetworkSpec 
             problem += f": {lines[0]}"
         raise UserError(config.document.problem(spec.shape_key, problem)) from error
     finally:
-        for hook in hooks:
-            hook.remove()
-    if empty:
-        culprit = next(name for name, layer in model.named_sublayers() if layer is empty[0])
-        message = f"{problem}: they are too small, {culprit} leaves nothing of them"
-        raise UserError(config.document.problem(spec.shape_key, message))
+        model.train()
     if outputs != [1, class_num]:
         message = f"{name} gives outputs of shape {outputs} for one image, expected [1, {class_num}]"
         raise UserError(config.document.problem(f"{spec.key}.class_num", message))
-
-
-def stage_widths(model: paddle.nn.Layer, image_shape: list[int]) -> list[int]:
-    """Returns the channels of each stage's output, by running one image of ``[channels, height, width]``."""
-    with _undisturbed(model), paddle.no_grad():
-        return [int(output.shape[1]) for output in model.forward_features(paddle.zeros([1, *image_shape], "float32"))]
-
-
-@contextlib.contextmanager
-def _undisturbed(model: paddle.nn.Layer) -> Iterator[None]:
-    """Puts ``model`` into evaluation mode; afterwards each layer's mode and all random states are as before."""
-    layers = model.sublayers(include_self=True)
-    modes = [layer.training for layer in layers]
-    states = random.getstate(), np.random.get_state(), paddle.get_rng_state()
-    model.eval()
-    try:
-        yield
-    finally:
-        for layer, mode in zip(layers, modes, strict=True):
-            layer.training = mode
-        random.setstate(states[0])
-        np.random.set_state(states[1])
-        paddle.set_rng_state(states[2])

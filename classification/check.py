@@ -14,7 +14,7 @@ from PIL import Image
 from classification.build import UnavailableDataError, evaluation_label_order, open_dataset
 from classification.config import Config
 from classification.data.datasets import ImageDataset, ImageNetDataset, relabel_hint
-from classification.data.geometry import Pad, RandCropImage, RandomCropImage
+from classification.data.geometry import RandCropImage, RandomCropImage
 from classification.prepare import choose_evenly
 from ppcls_ext.check.duplicates import find_exact_duplicates, find_near_duplicates, groups_of_copies
 from ppcls_ext.check.findings import (
@@ -31,7 +31,7 @@ from ppcls_ext.check.findings import (
     count_of,
     find_rare_classes,
 )
-from ppcls_ext.check.images import Scan, WantedSize, find_image_faults, scan_images, settle_range
+from ppcls_ext.check.images import Scan, find_image_faults, scan_images, settle_range
 from ppcls_ext.check.report import DataCheck
 from ppcls_ext.engine.class_balance import class_sampling
 from ppcls_ext.preprocess import depth
@@ -124,7 +124,7 @@ def draw_overview(check: ClassificationCheck) -> Image.Image:
     title += f"  ({count_of(empty, 'empty class', 'empty classes')} not shown)" if empty else ""
 
     def class_counts(axes: Any) -> None:
-        names = [drawable(classes.name(label), label, in_chart=True) for label in used.tolist()]
+        names = [drawable(classes.name(label), label) for label in used.tolist()]
         overview.draw_class_counts(axes, names, {part: values[used] for part, values in classes.counts.items()})
 
     def sample(picture: Picture) -> Card:
@@ -235,16 +235,13 @@ def find_label_faults(classes: Classes, found: Findings) -> None:
     find_rare_classes(names, classes.counts["Train"], classes.counts.get("Eval"), ("image", "images"), found)
 
 
-def wanted_size(operators: Sequence[object], image_shape: Sequence[int]) -> WantedSize:
-    """Returns the size that operators lead to; that of ``image_shape``, ``[C, H, W]``, where none changes it."""
-    width, height, strict, may_have_grown = image_shape[2], image_shape[1], False, False
+def wanted_size(operators: Sequence[object], image_shape: Sequence[int]) -> tuple[int, int]:
+    """Returns width and height to which operators bring images; those of ``image_shape``, ``[C, H, W]``, where none
+    changes them."""
+    width, height = image_shape[2], image_shape[1]
     for operator in operators:
-        if isinstance(operator, CropImage | RandomCropImage):
-            width, height = operator.width, operator.height
-            strict = strict or not may_have_grown
-        elif isinstance(operator, RandCropImage):
+        if isinstance(operator, CropImage | RandomCropImage | RandCropImage):
             width, height = operator.width, operator.height
         elif isinstance(operator, ResizeImage) and operator.size is not None:
             width, height = operator.size
-        may_have_grown = may_have_grown or isinstance(operator, RandCropImage | ResizeImage | Pad)
-    return WantedSize(width, height, strict)
+    return width, height

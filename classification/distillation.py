@@ -18,7 +18,7 @@ import paddle
 from paddle import nn
 from paddle.nn import functional
 
-from classification.build import NetworkSpec, construct_network, stage_widths
+from classification.build import NetworkSpec, construct_network
 from classification.config import DISTILLATION, TEACHER, Config
 from classification.data.datasets import ImageDataset
 from classification.onnx_teacher import OnnxTeacher, Outputs, TeacherCache, external_data, open_cache
@@ -161,8 +161,7 @@ class Teacher(nn.Layer):
 
     def widths(self, stages: Sequence[int]) -> list[int]:
         """Returns the channels of the outputs of some stages, counted from 1."""
-        widths = stage_widths(self.network, self.image_shape)
-        return [widths[stage - 1] for stage in stages]
+        return [self.network.feature_channels[stage - 1] for stage in stages]
 
 
 class FeatureStudent(nn.Layer):
@@ -267,7 +266,7 @@ class Distillation:
             "stages": list(self.stages) or None,
         }  # fmt: skip
         if self.stages:
-            ours = stage_widths(model, config.run.image_shape)
+            ours = model.feature_channels
             theirs = self.teacher.widths(self.stages)
             # A seed of their own: the student starts as it would without a teacher.
             seed_everything(derive_seed(environment.seed, "distillation"))

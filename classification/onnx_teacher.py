@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import logging
 import os
 import re
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -72,7 +73,7 @@ class OnnxTeacher(nn.Layer):
                 raise UserError(config.document.problem(key, message))
         self._names = [name for name, _ in wanted]
         channels, *size = config.run.image_shape
-        self.image_shape = [3, *self._input_size(config, size)]
+        self.image_shape = [3, *self._input_size(distillation.image_size, size)]
         operators = config.train.operators
         student_order = "bgr" if any(isinstance(one, DecodeImage) and not one.to_rgb for one in operators) else "rgb"
         self._turned = settings.channel_order != student_order
@@ -81,13 +82,10 @@ class OnnxTeacher(nn.Layer):
         mean, std = np.array([settings.mean, settings.std])[:, :: 1 if student_order == "rgb" else -1]
         self._scale = (1 / (factors * std)).astype(np.float32).reshape(3, 1, 1)
         self._shift = ((-offsets / factors - mean) / std).astype(np.float32).reshape(3, 1, 1)
-        try:
-            # Two, as a network may have been fixed to one image at a time.
+        # Two images, as a file may have been fixed to one at a time.
+        sizes = " x ".join(str(side) for side in self.image_shape[1:])
+        with self._faults_of_file(f"cannot compute two images of {sizes}"):
             outputs = self._run(np.zeros([2, channels, *size], np.float32))
-        except Exception as error:  # As in `_open`.
-            reason = str(error).strip().splitlines()[0]
-            sizes = " x ".join(str(side) for side in self.image_shape[1:])
-            raise self._refuse("onnx", f"{settings.onnx} cannot compute two images of {sizes}: {reason}") from error
         self._check_outputs(config, outputs)
         self._widths = [output.shape[1] for output in outputs[self._with_logits :]]
 
@@ -101,36 +99,25 @@ class OnnxTeacher(nn.Layer):
         if threads.isdigit():
             options.intra_op_num_threads = int(threads)
         options.log_severity_level = FATAL_ONLY
-        try:
+        with self._faults_of_file("cannot be opened"):
             return onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
-        except Exception as error:
-            # ONNX Runtime has a class of its own for each fault, without a common base but Exception.
-            reason = str(error).strip().splitlines()[0]
-            if "external" in reason.lower() or "no such file" in reason.lower():
-                reason = f"its weights lie in another file, which is not beside it ({reason})"
-            raise self._refuse("onnx", f"{file} cannot be opened: {reason}") from error
 
-    def _input_size(self, config: Config, size: list[int]) -> list[int]:
-        """Returns height and width that the file wants: its own, or ``Distillation.image_size``, or the student's."""
-        inputs, file = self._session.get_inputs(), self.settings.onnx
-        shape = list(inputs[0].shape) if inputs else []
-        what = ", ".join(f"{node.name} {list(node.shape)} {node.type}" for node in inputs)
-        if len(inputs) != 1 or len(shape) != 4 or "float" not in inputs[0].type:
-            raise self._refuse("onnx", f"{file} must take one float input [N, 3, H, W]; it takes {what}")
-        if shape[1] != 3:
-            hint = "; channels last are not supported: export it with channels first" if shape[-1] == 3 else ""
-            raise self._refuse("onnx", f"{file} must take colours first, [N, 3, H, W]; it takes {what}{hint}")
-        if isinstance(shape[0], int):
-            hint = "export it with a batch of any size (dynamic_axes in docs/pretraining.md)"
-            raise self._refuse("onnx", f"{file} takes batches of {shape[0]} only; {hint}")
-        stated = config.distillation.image_size
-        sides = [stated, stated] if stated is not None else size
-        fixed = [side if isinstance(side, int) else None for side in shape[2:]]
-        for side, own in zip(sides, fixed, strict=True):
-            if stated is not None and own is not None and own != side:
-                message = f"is {stated}, but {file} takes images of {fixed[0]} x {fixed[1]} only; leave the key out"
-                raise UserError(config.document.problem(f"{DISTILLATION}.image_size", message))
-        return [own or side for side, own in zip(sides, fixed, strict=True)]
+    @contextlib.contextmanager
+    def _faults_of_file(self, what: str) -> Iterator[None]:
+        """Says in one line what ONNX Runtime says of the file."""
+        try:
+            yield
+        # ONNX Runtime has a class of its own for each fault, without a common base but Exception.
+        except Exception as error:
+            reason = " ".join(str(error).split())
+            raise self._refuse("onnx", f"{self.settings.onnx} {what}: {reason}") from error
+
+    def _input_size(self, stated: int | None, size: list[int]) -> list[int]:
+        """Returns height and width that the file takes: ``Distillation.image_size``, its own or the student's."""
+        if stated is not None:
+            return [stated, stated]
+        own = [*self._session.get_inputs()[0].shape, None, None, None, None][2:4]
+        return [side if isinstance(side, int) else student for side, student in zip(own, size, strict=True)]
 
     def _check_outputs(self, config: Config, outputs: list[np.ndarray]) -> None:
         for name, output in zip(self._names[self._with_logits :], outputs[self._with_logits :], strict=True):
@@ -186,11 +173,6 @@ class TeacherCache:
 
 
 RECORD = "cache.json"
-# What a cache must agree on with the run that reads it, and what is said if it does not.
-MISMATCHES = {
-    "teacher": "another teacher", "stages": "other stages", "settings": "other operators, sizes or outputs",
-    "images": "other images",
-}  # fmt: skip
 
 
 def open_cache(
@@ -237,9 +219,8 @@ def open_cache(
         cache = TeacherCache(folder, list(record["files"]), record["with_logits"])
     except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
         raise refuse(f"{folder} is no whole cache ({error}); remove it, or name another folder") from error
-    for key, value in wanted.items():
-        if record.get(key) != value:
-            raise refuse(f"{folder} is of {MISMATCHES[key]}; remove it, or name another folder")
+    if others := [key for key, value in wanted.items() if record.get(key) != value]:
+        raise refuse(f"{folder} is of other {' and '.join(others)}; remove it, or name another folder")
     if damaged:
         raise refuse(f"{folder}/{damaged[0]} is damaged (its checksum differs); remove the folder")
     logger.info("teacher's outputs: from %s", folder)

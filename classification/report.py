@@ -140,7 +140,7 @@ def write_report(
         with atomic_path(folder / file) as temporary:
             rows.to_csv(temporary, index=False, float_format="%.6f", errors="backslashreplace")
     heading = f"{title}: {table['right'].sum():,} of {len(table):,} images right"
-    shown = [drawable(name, number, in_chart=True) for number, name in enumerate(names)]
+    shown = [drawable(name, number) for number, name in enumerate(names)]
     draw_confusion(counts, shown, folder / "confusion.png", heading, background=False)
     draw_reliability(bins, folder / "calibration.png", f"{title}: expected calibration error {error:.3f}")
     gallery = folder / "mistakes.png"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -86,8 +85,7 @@ class PrunableDetector(Prunable):
         with workspace(self.config):
             evaluator = Evaluator(self.config, self.environment, self.trained.class_names)
         try:
-            with tempfile.TemporaryDirectory(prefix="pruning-") as exchange:
-                metrics = evaluator.evaluate(self.model, Path(exchange))
+            metrics = evaluator.evaluate(self.model)
         finally:
             evaluator.close()
         return {name: metrics[name] for name in ("AP", "AP50")}

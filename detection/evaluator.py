@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import logging
-import shutil
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -21,7 +19,7 @@ from detection.loaders import BAD_IMAGES_KEY, evaluation_loader
 from detection.toolkit import build_model, workspace
 from detection.weights import load_detector_weights, weights_file
 from ppcls_ext.engine.bad_images import BadImages
-from ppcls_ext.engine.environment import Environment, barrier
+from ppcls_ext.engine.environment import Environment
 from ppcls_ext.preprocess import depth
 from ppcls_ext.preprocess.sonar import enhancement_of
 from ppcls_ext.runtime.coco_results import categories_of_classes
@@ -31,8 +29,6 @@ from ppcls_ext.utils.files import sha256_of
 from ppcls_ext.weights import class_names_of_weights
 
 logger = logging.getLogger(__name__)
-
-EXCHANGE = ".exchange"
 
 
 class Evaluator:
@@ -64,10 +60,8 @@ class Evaluator:
             logger.warning("%s: no annotated box (crowds do not count), so AP is undefined", self.coco.path)
 
     @paddle.no_grad()
-    def detect(self, model: paddle.nn.Layer, folder: Path) -> list[dict[str, Any]]:
+    def detect(self, model: paddle.nn.Layer) -> list[dict[str, Any]]:
         """Runs ``model`` in evaluation mode over all images.
-
-        In ``folder``, which all can reach, each process leaves its detections for the others.
 
         Returns:
             COCO results, ``bbox`` as ``[x, y, width, height]`` in pixels of the original image, by image; the same on
@@ -89,19 +83,10 @@ class Evaluator:
                     continue
                 detections += as_coco_results(model(batch), batch["im_id"].numpy(), self.category_ids)
         if self.environment.world_size > 1:
-            # By files, because they differ in length and gloo moves tensors only.
-            exchange = folder / EXCHANGE
-            exchange.mkdir(parents=True, exist_ok=True)
-            files = [exchange / f"detections_{rank}.json" for rank in range(self.environment.world_size)]
-            own = {"detections": detections, "unreadable": sorted(unreadable)}
-            files[self.environment.rank].write_text(json.dumps(own), encoding="utf-8")
-            barrier(self.environment.world_size)
-            parts = [json.loads(file.read_text(encoding="utf-8")) for file in files]
-            detections = [each for part in parts for each in part["detections"]]
-            unreadable.update(index for part in parts for index in part["unreadable"])
-            barrier(self.environment.world_size)
-            if self.environment.is_main:
-                shutil.rmtree(exchange, ignore_errors=True)
+            parts: list[tuple[list[dict[str, Any]], set[int]]] = []
+            paddle.distributed.all_gather_object(parts, (detections, unreadable))
+            detections = [each for part, _ in parts for each in part]
+            unreadable = set().union(*(part for _, part in parts))
         self.bad_images.share(self.environment.world_size)
         images = self.loader.read_batch
         self.image_ids = sorted(images.image_id(index) for index in range(len(images)) if index not in unreadable)
@@ -109,10 +94,10 @@ class Evaluator:
             raise UserError(f"{self.coco.path}: not a single image of the data set could be read")
         return sorted(detections, key=lambda detection: detection["image_id"])
 
-    def evaluate(self, model: paddle.nn.Layer, folder: Path) -> dict[str, Any]:
+    def evaluate(self, model: paddle.nn.Layer) -> dict[str, Any]:
         """Returns what a log keeps of an evaluation: COCO's twelve metrics, AP by class, and the seconds it took."""
         start = time.monotonic()
-        detections = self.detect(model, folder)
+        detections = self.detect(model)
         figures = evaluate_detections(self.coco, detections, self.image_ids, class_names=self.class_names)
         seconds = time.monotonic() - start
         logger.info(
@@ -177,7 +162,7 @@ def evaluate_config(
                 f"neither {source} nor TrainDataset.anno_path says which classes the model has"
             )
         start = time.monotonic()
-        detections = evaluator.detect(model, folder)
+        detections = evaluator.detect(model)
         seconds = time.monotonic() - start
     finally:
         evaluator.close()

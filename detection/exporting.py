@@ -35,8 +35,6 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 # What ppdet's MultiClassNMS has and ours has not: switches for other engines.
 FOREIGN_SWITCHES = {"trt", "cpu"}
-# What gives the network's input its size: operators, and what they call it.
-SIZES = {"Resize": "target_size", "LetterResize": "target_size", "Pad": "size"}
 OPERATORS = "TestReader.sample_transforms"
 
 
@@ -100,7 +98,7 @@ class Deployed(nn.Layer):
         self.eval()
 
     def forward(self, image: paddle.Tensor, scale_factor: paddle.Tensor | None = None) -> tuple[paddle.Tensor, ...]:
-        """Images ``[N, 3, H, W]`` and scale factors ``[N, 2]`` -> see ``DetectionBackend.detect``."""
+        """Images ``[N, 3, H, W]`` and scale factors ``[N, 2]`` -> see ``Engine.detect``."""
         if not self.end_to_end:
             outputs = self.network({"image": image, "scale_factor": scale_factor})
             return outputs["bbox"], outputs["bbox_num"]
@@ -131,7 +129,7 @@ class EagerBackend:
         self.network = Deployed(model, final, fused=False)
 
     def detect(self, images: np.ndarray, scale_factors: np.ndarray) -> list[np.ndarray]:
-        """See ``DetectionBackend.detect``."""
+        """See ``Engine.detect``."""
         inputs = {"image": images, "scale_factor": scale_factors}
         with paddle.no_grad():
             outputs = self.network(*(paddle.to_tensor(inputs[name]) for name in self.network.inputs))
@@ -188,8 +186,8 @@ def export_detector(
         model: an architecture of ppdet. It is not touched: all work is done on copies.
         folder: is replaced by the export, in one step and only if everything agrees.
         model_name, class_num, classes: travel in ``inference.yml``.
-        preprocess: operators as in ``TestReader.sample_transforms``, which give the network's input its size (see
-            ``input_shape_of``); the batch is free.
+        preprocess: operators as in ``TestReader.sample_transforms``; what they make of ``images`` gives the network's
+            input its size. The batch is free.
         nms: let the network give detections; if not, it gives the boxes of all anchors, before any choice.
         images: pictures to compare on, by name; None takes ``example_images()``.
         formats, precisions: keys of ``FORMATS`` and ``PRECISIONS``; every pair of them is written.
@@ -205,20 +203,12 @@ def export_detector(
     requests = plan(formats, precisions)
     target = Path(folder)
     check_target(target, classes, class_num)
-    image_shape = input_shape_of(preprocess)
     form = form_of(model, final=nms)
     suppression = form.selection if form.final and isinstance(form.selection, NmsSettings) else None
     if suppression is not None and set(formats) != {"paddle"}:
         check_settings(suppression)
-    prepare = build_detection_pipeline(preprocess, OPERATORS)
-
-    def prepared(image: ImageSource, name: str) -> Prepared:
-        one = prepare(image, name)
-        if list(one.pixels.shape) != image_shape:
-            raise UserError(f"{OPERATORS}: give shape {list(one.pixels.shape)}, need {image_shape}")
-        return one
-
-    inputs = prepared_images(images, prepared)
+    inputs = prepared_images(images, build_detection_pipeline(preprocess, OPERATORS))
+    image_shape = input_shape_of(inputs)
     anchors = EagerBackend(model, final=False) if form.selection is not None and form.final else None
     comparison = DetectorComparison(EagerBackend(model, form.final), anchors, inputs, form)
     description = DetectionDescription(
@@ -248,28 +238,19 @@ def export_detector(
     return description
 
 
-def input_shape_of(preprocess: Sequence[Any]) -> list[int]:
-    """Returns the shape ``[3, H, W]`` that the last of ``Resize``, ``LetterResize`` and ``Pad`` gives.
+def input_shape_of(inputs: Mapping[str, Prepared]) -> list[int]:
+    """Returns the shape ``[3, H, W]`` that pictures of all sizes have when they are prepared.
 
     Raises:
-        UserError: they give no fixed size, or one that is no size for a detector.
+        UserError: they have several, or one that is no size for a detector.
     """
-    name, arguments = "", {}
-    for entry in preprocess:
-        for operator, settings in entry.items() if isinstance(entry, Mapping) else ():
-            if operator in SIZES and (operator != "Pad" or (settings or {}).get("size") is not None):
-                name, arguments = operator, settings or {}
-    if not name:
-        raise UserError(f"{OPERATORS}: Resize is missing (or LetterResize); it gives the size of the network's input")
-    if name == "Resize" and arguments.get("keep_ratio", True):
+    shapes = {one.pixels.shape for one in inputs.values()}
+    if len(shapes) > 1:
         raise UserError(
-            f"{OPERATORS}: Resize: keep_ratio must be false, or a Pad with size follow it: an export has inputs of one "
-            "size (LetterResize keeps the ratio, too)"
+            f"{OPERATORS}: give inputs of several sizes, and an export has one: it needs LetterResize, Resize with "
+            "keep_ratio: false, or a Pad with size"
         )
-    size = arguments.get(SIZES[name])
-    size = [size, size] if isinstance(size, int) else size
-    if not isinstance(size, Sequence) or len(size) != 2 or not all(isinstance(side, int) for side in size):
-        raise UserError(f"{OPERATORS}: {name}: the size must be [height, width], got {size!r}")
-    if any(side < 32 or side % 32 for side in size):
-        raise UserError(f"the input of a detector must be multiples of 32 pixels, got {' x '.join(map(str, size))}")
-    return [3, *size]
+    (shape,) = shapes
+    if any(side < 32 or side % 32 for side in shape[1:]):
+        raise UserError(f"the input of a detector must be multiples of 32 pixels, got {shape[1]} x {shape[2]}")
+    return list(shape)

@@ -48,7 +48,7 @@ from ppcls_ext.engine.trainer import Trainer
 from ppcls_ext.preprocess import depth
 from ppcls_ext.preprocess.decode import read_bytes
 from ppcls_ext.utils.errors import UserError
-from ppcls_ext.utils.plots import draw_detection_curves
+from ppcls_ext.utils.plots import draw_curves
 from ppcls_ext.weights import load_weights
 
 logger = logging.getLogger(__name__)
@@ -97,7 +97,7 @@ def train_config(config: DetectionConfig, resume: str | None = None) -> dict[str
         with workspace(config) as settings:
             # A checkpoint holds the backbone's weights, too: the file that they once came from may be gone.
             pretrained = not checkpoints_to_continue(resume, folder.checkpoints)
-            task = DetectionTask(config, settings, environment, folder.path, pretrained)
+            task = DetectionTask(config, settings, environment, pretrained)
             return Trainer(task, folder, resume).run()
 
 
@@ -135,7 +135,6 @@ class DetectionTask(Task):
     Args:
         config: the configuration.
         settings: the same in ppdet's workspace (``detection.toolkit.workspace``), which stays open for the whole run.
-        folder: one that all processes can reach, where they exchange their detections.
         pretrained: loads the file that the backbone's ``pretrained`` names, if any.
 
     Attributes:
@@ -151,7 +150,7 @@ class DetectionTask(Task):
     advice = "lower LearningRate.base_lr or look at the data with tools/check_data.py"
 
     def __init__(
-        self, config: DetectionConfig, settings: Any, environment: Environment, folder: Path, pretrained: bool = True
+        self, config: DetectionConfig, settings: Any, environment: Environment, pretrained: bool = True
     ) -> None:
         import ppdet.engine  # noqa: F401  (registers what the workspace may name)
         from ppdet.core.workspace import create
@@ -159,7 +158,7 @@ class DetectionTask(Task):
         from detection.backbone import WITH_TRUNKS, trunk_of_backbone
 
         data, keys = config.data, config.run_keys
-        self.config, self.keys, self.environment, self.folder = config, keys, environment, folder
+        self.config, self.keys, self.environment = config, keys, environment
         self.options = RunOptions(
             data, config.to_yaml(), WITHOUT_EFFECT, config.epochs, keys.log_iter,
             keys.eval_interval or keys.snapshot_epoch, keys.snapshot_epoch, keys.save_steps, keys.keep_checkpoints,
@@ -291,7 +290,7 @@ class DetectionTask(Task):
         broadcast_buffers(self.model, self.environment.world_size)
         with self.ema.applied() if self.ema is not None else contextlib.nullcontext():
             broadcast_buffers(self.model, self.environment.world_size)
-            return {"eval": self.evaluator.evaluate(self.model, self.folder)}
+            return {"eval": self.evaluator.evaluate(self.model)}
 
     def end_epoch(self) -> None:
         """Gathers the names of unreadable images from all processes."""
@@ -404,7 +403,7 @@ class DetectionTask(Task):
 
     def draw_curves(self, history: Sequence[dict[str, Any]], path: Path) -> None:
         """Draws losses, AP, learning rate and speed by epoch."""
-        draw_detection_curves(history, path, self.config.path.stem, averaged=self.ema is not None)
+        draw_curves(history, path, self.config.path.stem, ("AP", "AP50"), averaged=self.ema is not None)
 
     def close(self) -> None:
         """Ends the worker processes of both loaders."""

@@ -69,8 +69,7 @@ class TrainedDetector:
         prepare = build_detection_pipeline(operators, OPERATORS_KEY)
         return DetectionPredictor(
             EagerBackend(self.model), prepare, self.class_names, self.config.num_classes, [-1, 3, -1, -1],
-            form_of(self.model), model_name=self.name, enhance=prepare.enhancement, value_range=prepare.value_range,
-            thresholds=self.recommended_thresholds()[0],
+            form_of(self.model), model_name=self.name, thresholds=self.recommended_thresholds()[0],
         )  # fmt: skip
 
     def export(
@@ -142,7 +141,7 @@ def load_trained(config: DetectionConfig) -> TrainedDetector:
 
 
 def evaluation_images(config: DetectionConfig) -> dict[str, np.ndarray]:
-    """Returns a few frames of ``EvalDataset`` by a name without paths, as different in size as they are, and a part.
+    """Returns a few frames of ``EvalDataset``, spread over it, by a name without paths.
 
     The data need not be there: who exports may have nothing but the weights.
     """
@@ -151,18 +150,11 @@ def evaluation_images(config: DetectionConfig) -> dict[str, np.ndarray]:
         logger.info("EvalDataset is not there: the export is compared on generated pictures only")
         return {}
     frames = read_coco(files.annotations, Ledger(), folder=files.image_dir).frames
-    spread = np.linspace(0, len(frames) - 1, min(len(frames), 64)).astype(int).tolist()
-    # First one of each size, then any, spread over the data set.
-    chosen = sorted({frames[index].stated_size: index for index in reversed(spread)}.values())
-    chosen += [spread[number] for number in np.linspace(0, len(spread) - 1, COMPARED_IMAGES).astype(int) if spread]
     value_range = depth.range_of(depth.statement_in(config.data))
     images: dict[str, np.ndarray] = {}
-    for index in list(dict.fromkeys(chosen))[:COMPARED_IMAGES]:
+    for index in np.linspace(0, len(frames) - 1, min(len(frames), COMPARED_IMAGES)).astype(int).tolist():
         try:
             images[f"evaluation image {index}"] = read_image(frames[index].image, value_range)
         except ImageError as error:
             logger.warning("not compared on %s", error)
-    if images:
-        name, frame = next(iter(images.items()))
-        images[f"{name}, left half"] = frame[:, : max(1, frame.shape[1] // 2)]
     return images

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,7 +12,7 @@ from detection.annotations import spelled_as
 from detection.configuration.annotations import class_names_of
 from ppcls_ext.utils.errors import UserError
 from ppcls_ext.weights import LoadReport, class_names_of_weights, find_weights, load_weights, read_weights
-from ppcls_ext.weights.load import compare
+from ppcls_ext.weights.pickles import first_of
 
 if TYPE_CHECKING:
     import numpy as np
@@ -27,7 +28,6 @@ CLASSIFIER_STARTS = ("stages.", "stem.", "Down_Conv.", "head.")
 HEAD = "yolo_head."
 # Layers of ppdet's heads whose shape follows the number of classes; a head of ours names its own as `class_layers`.
 CLASS_LAYERS = ("pred_cls.",)
-SHOWN_CLASSES = 4
 # What only a detector of this architecture has.
 MARKS = {"PPYOLOE": "yolo_head.pred_cls.", "YOLOv10": "yolo_head.one_to_one."}
 
@@ -47,16 +47,15 @@ def load_detector_weights(config: DetectionConfig, model: paddle.nn.Layer) -> Lo
 
     Of a checkpoint folder the averaged weights are taken, if those were evaluated; a file is taken as it is.
     """
-    file = weights_file(config)
-    weights = read_weights(str(config.data[KEY]))
-    shapes = {name: tuple(value.shape) for name, value in model.state_dict().items()}
-    report = compare(str(file), shapes, weights)
-    if not report.complete:
-        cause = cause_of(report, config, weights)
-        raise UserError(f"{file} does not fit {config.path}: {cause}. {report.differences()}")
-    load_weights(model, weights)
-    logger.info("%s: %d weights loaded", file, len(report.loaded))
+    report = load_weights(model, str(config.data[KEY]), refusal=functools.partial(refusal, config))
+    logger.info("%s: %d weights loaded", report.source, len(report.loaded))
     return report
+
+
+def refusal(config: DetectionConfig, report: LoadReport, weights: Mapping[str, np.ndarray]) -> str:
+    """Returns what is said of weights that do not fit the detector of ``config``."""
+    cause = cause_of(report, config, weights)
+    return f"{report.source} does not fit {config.path}: {cause}. {report.differences()}"
 
 
 def cause_of(report: LoadReport, config: DetectionConfig, weights: Mapping[str, np.ndarray]) -> str:
@@ -113,54 +112,32 @@ def load_start(config: DetectionConfig, model: paddle.nn.Layer) -> None:
     if not source:
         return
     weights = read_weights(source)
-    whole = any(name.startswith(BACKBONE) for name in weights)
-    if not whole:
-        weights = _with_backbone(str(find_weights(source)), model, weights)
-    shapes = {name: tuple(value.shape) for name, value in model.state_dict().items()}
-    report = compare(str(find_weights(source)), shapes, weights)
+    if not any(name.startswith(BACKBONE) for name in weights):
+        _load_backbone(str(find_weights(source)), model, weights)
+        return
     head = getattr(model, HEAD.removesuffix("."), None)
-    classifiers = tuple(f"{HEAD}{name}" for name in getattr(head, "class_layers", CLASS_LAYERS))
-    differing = report.outside(classifiers)
-    if not differing.complete:
-        raise UserError(
-            f"pretrain_weights: {report.source} does not fit {config.path}: {cause_of(differing, config, weights)}. "
-            f"{differing.differences()}"
-        )
-    if report.mismatched:
-        count = _class_count(report, config.num_classes)
-        classes = "other classes" if count is None else f"{count} classes"
-        logger.warning(
-            "%s: of a detector for %s, num_classes is %d: the %d weights of the class outputs start fresh",
-            source, classes, config.num_classes, len(report.mismatched),
-        )  # fmt: skip
-        own = model.state_dict()
-        weights = {**weights, **{name: own[name].numpy() for name in report.mismatched}}
-    load_weights(model, weights, may_differ=classifiers)
-    if whole:
-        logger.info("%s: %d weights loaded", source, len(report.loaded))
+    classifiers = [f"{HEAD}{name}" for name in getattr(head, "class_layers", CLASS_LAYERS)]
+    report = load_weights(
+        model, source, classifiers, lambda *found: f"pretrain_weights: {refusal(config, *found)}"
+    )
+    logger.info("%s: %d weights loaded", source, len(report.loaded))
     theirs, ours = class_names_of_weights(find_weights(str(source))), class_names_of(config, ["Train"])
     if theirs and ours and len(theirs) == len(ours) and (others := spelled_as(ours, theirs)) != theirs:
         pairs = [f"{own} from {other}" for own, other in zip(others, theirs, strict=True) if own != other]
-        more = f" and {len(pairs) - SHOWN_CLASSES} more" if len(pairs) > SHOWN_CLASSES else ""
         logger.warning("pretrain_weights: as many classes, but other ones: the class outputs start from another's (%s)",
-                       ", ".join(pairs[:SHOWN_CLASSES]) + more)  # fmt: skip
+                       first_of(pairs))  # fmt: skip
 
 
-def _with_backbone(label: str, model: paddle.nn.Layer, weights: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Returns the model's own weights with those of its backbone from a file that holds nothing else of a detector."""
-    own = {name: value.numpy() for name, value in model.state_dict().items()}
-    theirs = {f"{BACKBONE}{name}": value for name, value in weights.items()}
-    shapes = {name: tuple(value.shape) for name, value in own.items() if name.startswith(BACKBONE)}
-    report = compare(label, shapes, theirs)
-    if report.missing or report.mismatched:
-        found = LoadReport(label, report.loaded, report.missing, mismatched=report.mismatched)
-        raise UserError(
-            f"{label} does not fit the model, nor its backbone alone (a classifier of ours goes into "
-            f"EConvNeXt.pretrained): {found.differences()}"
-        )
-    left_out = [name.removeprefix(BACKBONE) for name in report.unexpected]
-    logger.info(
-        "%s: %d weights of a backbone loaded; neck and head start fresh%s", label, len(report.loaded),
-        f"; left out: {', '.join(left_out)}" if left_out else "",
+def _load_backbone(label: str, model: paddle.nn.Layer, weights: Mapping[str, np.ndarray]) -> None:
+    """Loads a file that holds nothing of a detector but its backbone; what else is in it is left out."""
+    names = model.backbone.state_dict().keys()
+    load_weights(
+        model.backbone, {name: value for name, value in weights.items() if name in names},
+        refusal=lambda report, _: f"{label} does not fit the model, nor its backbone alone (a classifier of ours goes "
+        f"into EConvNeXt.pretrained): {report.differences()}",
     )  # fmt: skip
-    return {**own, **{name: theirs[name] for name in report.loaded}}
+    left_out = weights.keys() - names
+    logger.info(
+        "%s: %d weights of a backbone loaded; neck and head start fresh%s", label, len(names),
+        f"; left out: {', '.join(sorted(left_out))}" if left_out else "",
+    )  # fmt: skip

@@ -43,14 +43,6 @@ def opening_comment(file: Path) -> str:
     return "\n".join(comment)
 
 
-def test_the_promised_configurations_are_there():
-    expected = {f"econvnext_{size}.yaml" for size in ("mini", "tiny", "small")}
-    expected |= {"convnext_tiny.yaml", "quickstart.yaml", "finetune_folder.yaml", "cifar100/subset.yaml"}
-    rows = ("convnext_tiny", "convnext_tiny_swinmlp", "resnet101", "vit_base", "convnextv2_nano", "econvnext_mini")
-    expected |= {f"cifar100/{row}.yaml" for row in (*rows, "econvnext_tiny", "small")}
-    assert expected <= {name_of(file) for file in CLASSIFICATION}
-
-
 def test_the_comment_names_purpose_command_hardware_and_result():
     for file in (*CLASSIFICATION, *DETECTION):
         comment = opening_comment(file)

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from detection.check.run import DetectionCheck, evaluation_size, scales
+from detection.check.run import DetectionCheck, resizers_of, scales
 from detection.coco import number_of
 from ppcls_ext.check.findings import Entry, Picture
 from ppcls_ext.check.overview import CHART_COLOURS, card_of, draw_charts, draw_class_counts
@@ -38,15 +38,16 @@ def _charts(check: DetectionCheck) -> Image.Image:
     # By set: the width and height of boxes in pixels, at the evaluation and in the image as it is, and their centres
     # as shares of the image, ``[B, 2]`` each; and the number of boxes of each image, ``[N]``.
     sizes, shapes, centres, numbers = {}, {}, {}, {}
-    size = evaluation_size(check.config.data)
+    data = check.config.data
     for part, each in check.sets.items():
         learnt = each.numbers >= 0
         boxes = each.boxes.part(learnt & (each.sizes > 0).all(axis=1)[each.boxes.rows])
         shapes[part] = boxes.boxes[:, 2:]
-        sizes[part] = shapes[part] * scales(each.sizes, size)[boxes.rows]
+        sizes[part] = shapes[part] * scales(each.sizes, data)[boxes.rows]
         centres[part] = (boxes.boxes[:, :2] + shapes[part] / 2) / each.sizes[boxes.rows]
         numbers[part] = np.bincount(each.boxes.rows[learnt], minlength=len(each.coco)).clip(max=MANY_BOXES)
-    words = f" at {size.width} x {size.height}" if size else ""
+    resizers = resizers_of(data, "Eval")
+    words = " at {1} x {0}".format(*resizers[-1].target_size) if resizers else ""
 
     def histogram(axes: Any, values: Mapping[str, np.ndarray], edges: np.ndarray, unit: str, label: str) -> None:
         for part, each in values.items():
@@ -55,7 +56,7 @@ def _charts(check: DetectionCheck) -> Image.Image:
         axes.set(xlabel=label, ylabel=f"% of {unit}")
 
     def classes(axes: Any) -> None:
-        names = [drawable(name, number, in_chart=True) for number, name in enumerate(check.class_names)]
+        names = [drawable(name, number) for number, name in enumerate(check.class_names)]
         draw_class_counts(axes, names, {part: each.of_class for part, each in check.sets.items()})
 
     def boxes_of_images(axes: Any) -> None:

@@ -6,13 +6,13 @@ import dataclasses
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 from detection.annotations import Corners, Ledger, clean_frame
 from detection.coco import MENDED, AnnotationFileError, CocoSet, read_coco
-from detection.configuration import DatasetFiles, DetectionConfig, operators_of
+from detection.configuration import DatasetFiles, DetectionConfig
 from detection.evaluation.boxes import Boxes, boxes_of_frames, overlaps
 from detection.geometry import as_keys, place_boxes
 from ppcls_ext.check.duplicates import find_exact_duplicates, find_near_duplicates, groups_of_copies
@@ -35,7 +35,7 @@ from ppcls_ext.check.images import EXTREME_ASPECT, Scan, find_image_faults, scan
 from ppcls_ext.check.report import DataCheck
 from ppcls_ext.engine.class_balance import repeat_sampling
 from ppcls_ext.preprocess import ImageError, build_operators, depth
-from ppcls_ext.preprocess.detection import DETECTION_OPERATORS
+from ppcls_ext.preprocess.detection import DETECTION_OPERATORS, LetterResize, Resize
 from ppcls_ext.utils.errors import UserError, suggestion
 from ppcls_ext.utils.image_files import images_in
 
@@ -105,26 +105,12 @@ LEDGER_KINDS = {
 }
 
 
-class EvaluationSize(NamedTuple):
-    """The size that images have when the model is evaluated, in pixels."""
-
-    width: int
-    height: int
-    keep_ratio: bool
-
-
-def evaluation_size(data: Mapping[str, Any]) -> EvaluationSize | None:
-    """Returns the size to which the last resizing operator of ``EvalReader`` brings images."""
-    found = None
-    for name, arguments in operators_of(data, "EvalReader"):
-        size = arguments.get("target_size")
-        if isinstance(size, int):
-            size = [size, size]
-        if isinstance(size, list) and len(size) == 2 and all(isinstance(side, int) for side in size):
-            # A letterbox keeps the ratio by its nature; Resize does so unless it is told otherwise.
-            keep_ratio = "Letter" in name or bool(arguments.get("keep_ratio", True))
-            found = EvaluationSize(size[1], size[0], keep_ratio)
-    return found
+def resizers_of(data: Mapping[str, Any], part: str) -> list[Resize | LetterResize]:
+    """Returns the operators by which the reader of ``Train`` or ``Eval`` brings images to a size."""
+    reader = f"{part}Reader"
+    steps = (data.get(reader) or {}).get("sample_transforms") or []
+    chosen = [step for step in steps if {"Resize", "LetterResize"} & step.keys()]
+    return build_operators(chosen, f"{reader}.sample_transforms", DETECTION_OPERATORS)
 
 
 @dataclasses.dataclass
@@ -206,10 +192,9 @@ def check_detection_data(config: DetectionConfig, limit: int = 0, threads: int =
     for each in sets.values():
         each.count_classes(names)
     find_class_faults(sets, names, config.num_classes, found)
-    size = evaluation_size(data)
     for each in sets.values():
         find_category_ids(each, found)
-        find_box_faults(each, size, found)
+        find_box_faults(each, data, found)
         find_faults_of_annotated_images(each, data, scan, found)
     find_copies_annotated_differently(groups, sets, found)
     if len(sets) == len(files):
@@ -350,17 +335,18 @@ def find_class_faults(
     find_rare_classes(class_names, sets["Train"].of_class, measured, _BOX, found)
 
 
-def scales(sizes: np.ndarray, wanted: EvaluationSize | None) -> np.ndarray:
+def scales(sizes: np.ndarray, data: Mapping[str, Any]) -> np.ndarray:
     """Returns by how much images shrink or grow for the evaluation, ``float64`` ``[N, 2]`` (across, down); images of
     unknown size (0) keep it."""
-    if wanted is None:
-        return np.ones((len(sizes), 2))
-    known = np.where(sizes > 0, sizes, 1)
-    factors = np.where(sizes > 0, np.array([wanted.width, wanted.height]) / known, 1.0)
-    return np.repeat(factors.min(axis=1, keepdims=True), 2, axis=1) if wanted.keep_ratio else factors
+    factors, resizers = np.ones((len(sizes), 2)), resizers_of(data, "Eval")
+    for row, (width, height) in enumerate(sizes.tolist() if resizers else []):
+        if width and height:
+            (down, across), _, _ = resizers[-1].effect(height, width)
+            factors[row] = across, down
+    return factors
 
 
-def find_box_faults(examined: ExaminedSet, wanted: EvaluationSize | None, found: Findings) -> None:
+def find_box_faults(examined: ExaminedSet, data: Mapping[str, Any], found: Findings) -> None:
     """Finds boxes too small to be seen, or there twice."""
     coco, table = examined.coco, examined.boxes
     annotated = [box for frame in coco.frames for box in frame.boxes]
@@ -376,7 +362,7 @@ def find_box_faults(examined: ExaminedSet, wanted: EvaluationSize | None, found:
         details = {"annotation_id": identity, "class": class_of(row), "bbox": box}
         found.add(kind, Picture(examined.part, int(table.rows[row])), note=text, **details)
 
-    scaled = table.boxes[:, 2:] * scales(examined.sizes, wanted)[table.rows]
+    scaled = table.boxes[:, 2:] * scales(examined.sizes, data)[table.rows]
     small = np.flatnonzero(((scaled < TINY_SIDE).any(axis=1) | (scaled.prod(axis=1) < TINY_AREA)) & ~table.crowd)
     for row in small[np.argsort(scaled[small].prod(axis=1), kind="stable")].tolist():
         tell("tiny_box", row, "{:.3g} x {:.3g} px when evaluated".format(*scaled[row]))
@@ -396,9 +382,8 @@ def find_faults_of_annotated_images(
 ) -> None:
     """Finds images without boxes, of another size than annotated, and so long and narrow that a ``Resize`` of the set's
     reader, which keeps their ratio, leaves nothing of them; and sets whose images are all missing."""
-    part, coco, reader = examined.part, examined.coco, f"{examined.part}Reader"
-    steps = [step for step in (data.get(reader) or {}).get("sample_transforms") or [] if "Resize" in step]
-    resizers = build_operators(steps, f"{reader}.sample_transforms", DETECTION_OPERATORS)
+    part, coco = examined.part, examined.coco
+    resizers = [each for each in resizers_of(data, part) if isinstance(each, Resize) and each.keep_ratio]
     for row, frame in enumerate(coco.frames):
         picture, size = Picture(part, row), (frame.width, frame.height)
         if not frame.raw:
@@ -412,8 +397,7 @@ def find_faults_of_annotated_images(
             found.add("wrong_size", picture, note=note)
         try:
             for resizer in resizers if min(size) and max(size) > EXTREME_ASPECT * min(size) else ():
-                if resizer.keep_ratio:
-                    resizer.refuse_nothing(frame.height, frame.width)
+                resizer.refuse_nothing(frame.height, frame.width)
         except ImageError as error:
             found.add("nothing_left", picture, note=error.cause)
     missing = sum(kind == "missing_image" for kind, picture, _ in scan.faults if picture.part == part)

@@ -30,6 +30,7 @@ from detection.evaluation.boxes import (
     read_ground_truth,
 )
 from detection.fan import fan_of, opening_and_range
+from ppcls_ext.utils.tables import aligned
 
 # Raised with every change of what a metric means: results files of two versions are not compared.
 EVALUATION_VERSION = 1
@@ -198,16 +199,16 @@ class DetectionMetrics:
         for size, text in SIZES.items():
             cells = [figure_text(self.summary[f"{name}_{size}"]) for name in ("AP", "AR")]
             size_rows.append((size, text, f"{self.counts['boxes_by_size'][size]:,}", *cells))
-        lines = [*_aligned(rows, left=1, rules=(1, len(rows) - 1)), "", *_aligned(size_rows, left=2, rules=(1,))]
+        lines = [*aligned(rows, left=1, rules=(1, len(rows) - 1)), "", *aligned(size_rows, left=2, rules=(1,))]
         if self.rings:
             ring_rows = [("metres from the sonar", "boxes", "AP", "AP50", "recall")]
             for ring in self.rings:
                 cells = [figure_text(ring[name]) for name in ("ap", "ap50", "recall")]
                 ring_rows.append((f"{ring['nearest']:g} to {ring['farthest']:g}", f"{ring['boxes']:,}", *cells))
-            lines += ["", *_aligned(ring_rows, left=1, rules=(1,))]
+            lines += ["", *aligned(ring_rows, left=1, rules=(1,))]
         if self.errors:
             error_rows = [("error", "AP50 lost"), *((name, figure_text(loss)) for name, loss in self.errors.items())]
-            lines += ["", *_aligned(error_rows, left=1, rules=(1, 1 + len(ERRORS)))]
+            lines += ["", *aligned(error_rows, left=1, rules=(1, 1 + len(ERRORS)))]
         if absent := [row["name"] for row in self.classes if row["absent"]]:
             lines += ["", f"without annotated boxes, in no average: {', '.join(absent)}"]
         empty = self.counts["images_without_boxes"]
@@ -222,19 +223,6 @@ def _rounded(best: dict[str, float] | None) -> dict[str, float] | None:
 def figure_text(value: float | None, decimals: int = 3) -> str:
     """Returns a figure as text, ``-`` for one that is undefined."""
     return "-" if value is None else f"{value:.{decimals}f}"
-
-
-def _aligned(rows: list[tuple[str, ...]], left: int, rules: tuple[int, ...]) -> list[str]:
-    """Aligns columns, the first ``left`` ones to the left; a line is drawn before each row of ``rules``."""
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    lines = []
-    for number, row in enumerate(rows):
-        if number in rules:
-            lines.append("-" * (sum(widths) + 2 * (len(widths) - 1)))
-        cells = (cell.ljust(width) if column < left else cell.rjust(width)
-                 for column, (cell, width) in enumerate(zip(row, widths, strict=True)))  # fmt: skip
-        lines.append("  ".join(cells).rstrip())
-    return lines
 
 
 def evaluate_detections(

@@ -9,27 +9,16 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from PIL import Image, ImageDraw
+from PIL import Image
 
 from detection.annotations import Frame
 from detection.evaluation.boxes import FREE, IGNORED, IOU_THRESHOLD, Boxes, missed_boxes
 from detection.evaluation.metrics import SIZES, DetectionMetrics, figure_text
 from ppcls_ext.preprocess.decode import ImageError, read_image
 from ppcls_ext.preprocess.samples import Range
-from ppcls_ext.utils.drawing import (
-    INK,
-    PADDING,
-    PAPER,
-    RIGHT,
-    SUBTLE,
-    WRONG,
-    contact_sheet,
-    draw_boxes,
-    line_height,
-    shortened,
-)
+from ppcls_ext.utils.drawing import PADDING, RIGHT, WRONG, contact_sheet, draw_boxes
 from ppcls_ext.utils.files import atomic_path, write_json, write_text
-from ppcls_ext.utils.fonts import drawable, font_of, text_width, write
+from ppcls_ext.utils.fonts import drawable
 from ppcls_ext.utils.plots import draw_class_bars, draw_confusion, draw_losses, draw_precision_recall
 
 logger = logging.getLogger(__name__)
@@ -39,7 +28,6 @@ PANELS = 12
 # The longer side of each picture, and the widest sheet, in pixels.
 PICTURE_SIDE = 480
 SHEET_WIDTH = 2100
-GAP = 6
 
 
 def write_evaluation(
@@ -77,7 +65,7 @@ def write_evaluation(
     write_text(written[1], f"[\n{lines}\n]\n" if lines else "[]\n")
     summary = f"{title}: AP {figure_text(metrics.ap)}, AP50 {figure_text(metrics.ap50)}"
     limits = f"score at least {metrics.score_threshold:.2f}, IoU at least {IOU_THRESHOLD:.2f}"
-    shown = [drawable(*each, in_chart=True) for each in zip(truth.names, truth.numbers, strict=True)]
+    shown = [drawable(*each) for each in zip(truth.names, truth.numbers, strict=True)]
     draw_precision_recall(metrics, written[2], summary)
     draw_confusion(metrics.confusion, shown, written[3], f"{summary}\n{limits}")
     draw_class_bars(metrics, SIZES, written[4], summary)
@@ -188,18 +176,6 @@ def _panel(image: JudgedImage, metrics: DetectionMetrics, picture: Image.Image, 
     else:
         verdict = "only crowds" if image.ignored.any() else "empty, nothing detected"
 
-    # A heading of two lines above two pictures.
-    font, small = font_of(15), font_of(13)
-    top = PADDING + line_height(font) + line_height(small) + 10
-    panel = Image.new("RGB", (2 * picture.width + GAP + 2 * PADDING, top + picture.height + PADDING), PAPER)
-    pen = ImageDraw.Draw(panel)
-    verdict = shortened(verdict, font, panel.width * 0.62)
-    verdict_width = text_width(verdict, font)
-    name = shortened(image.frame.name, font, panel.width - 3 * PADDING - verdict_width, keep_end=True)
-    write(pen, (PADDING, PADDING - 2), name, font, INK)
+    verdict = f"annotated (left), detected (right): {verdict}"
     ink = WRONG if mistakes else RIGHT
-    write(pen, (panel.width - PADDING - verdict_width, PADDING - 2), verdict, font, ink)
-    for x, word, part in ((PADDING, "annotated", annotated), (PADDING + picture.width + GAP, "detected", detected)):
-        write(pen, (x, PADDING + line_height(font) + 4), shortened(word, small, picture.width), small, SUBTLE)
-        panel.paste(part, (x, top))
-    return panel
+    return contact_sheet([annotated, detected], 2, image.frame.name, verdict, title_size=15, subtitle_colour=ink)

@@ -39,12 +39,10 @@ from detection.prepare.readers import (
 from ppcls_ext.utils.errors import UserError, suggestion
 from ppcls_ext.utils.image_files import files_in, images_in
 from ppcls_ext.utils.names import Named, folded_name, meanings, path_ends, spellings
-from ppcls_ext.utils.texts import TextError, read_text
+from ppcls_ext.utils.texts import DamagedTextError, TextError, read_text
 
 # So many files of a folder tell what all are.
 LOOKED_AT = 20
-# A whole task of CVAT is one file.
-LARGEST_CVAT = 1 << 30
 CLASS_FILES = ("classes.txt", "labels.txt", "obj.names")
 
 
@@ -73,7 +71,7 @@ def _kind_of_json(path: Path) -> str | None:
 
 
 def _kind_of_xml(path: Path) -> str | None:
-    root = read_xml(path, LARGEST_CVAT)
+    root = read_xml(path)
     if root.tag == "annotations":
         return "CVAT XML for video" if root.find("track") is not None else "cvat"
     return "voc" if root.tag.lower() == "annotation" else None
@@ -349,9 +347,9 @@ def read_cvat(source: Path, ledger: Ledger) -> Source:
     for file in files_in(source, {".xml"}):
         shown = shown_path(file, source)
         try:
-            root = read_xml(file, LARGEST_CVAT)
-        except AnnotationError as error:
-            ledger.reject("malformed_xml", shown, str(error))
+            root = read_xml(file)
+        except (AnnotationError, DamagedTextError) as error:
+            ledger.reject("malformed_xml", shown, getattr(error, "reason", str(error)))
             continue
         classes |= dict.fromkeys((label.findtext("name") or "").strip() for label in root.iter("label"))
         found = []

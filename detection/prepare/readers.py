@@ -28,7 +28,7 @@ from ppcls_ext.preprocess.content import photographs_left_out
 from ppcls_ext.utils.errors import UserError
 from ppcls_ext.utils.image_files import files_in, images_in
 from ppcls_ext.utils.names import Named, folded_name, is_left_behind, meant_path, path_ends, spellings
-from ppcls_ext.utils.texts import TextError, UnknownEncodingError, decode_text, shown_name
+from ppcls_ext.utils.texts import DamagedTextError, decode_text, shown_name
 
 PART_WORDS = {
     "train": ("train", "training", "trn"),
@@ -70,13 +70,13 @@ def images_below(source: Path, ledger: Ledger) -> list[Path]:
     return images
 
 
-def _best(images: Sequence[Path], *scores: Callable[[Path], Any]) -> list[Path]:
-    """Returns the images with the highest score; of several, those with the highest next score, and so on."""
-    found = list(images)
+def _best(files: Sequence[Path], *scores: Callable[[Path], Any]) -> list[Path]:
+    """Returns the files with the highest score; of several, those with the highest next score, and so on."""
+    found = list(files)
     for score in scores:
         if len(found) > 1:
-            values = [score(image) for image in found]
-            found = [image for image, value in zip(found, values, strict=True) if value == max(values)]
+            values = [score(file) for file in found]
+            found = [file for file, value in zip(found, values, strict=True) if value == max(values)]
     return found
 
 
@@ -93,31 +93,20 @@ def _closeness(file: Path, image: Path, source: Path) -> tuple[int, int]:
     return depth + alike.index(False), depth
 
 
-# XML of unknown origin: no document types, no entities, no huge files.
-
-# The largest annotation file of a real data set is some hundred kilobytes.
-LARGEST_XML = 16 << 20
+# XML of unknown origin: no document types, no entities.
 
 
 class AnnotationError(ValueError):
     """An annotation file that cannot be used; the message says why, without the name of the file."""
 
 
-def read_xml(path: Path, largest: int = LARGEST_XML) -> Element:
-    """Reads an XML file; an :class:`AnnotationError` if it is damaged, no XML, declares a document type or an entity
-    or is too large, an :class:`UnknownEncodingError` if its encoding has to be stated."""
-    size = path.stat().st_size
-    if size > largest:
-        raise AnnotationError(f"{size} bytes are too many for an annotation")
+def read_xml(path: Path) -> Element:
+    """Reads an XML file; an :class:`AnnotationError` if it is no XML or declares a document type or an entity, a
+    ``TextError`` if it is no text."""
     data = path.read_bytes()
     # The declaration is ASCII in every encoding but UTF-16 and UTF-32, which have no need of it.
     declared = re.search(rb"<\?xml[^>]{0,200}?encoding\s*=\s*[\"']([A-Za-z0-9._-]+)[\"']", data[:400])
-    try:
-        text = decode_text(data, str(path), declared and declared[1].decode("ascii")).lstrip()
-    except UnknownEncodingError:
-        raise
-    except TextError as error:
-        raise AnnotationError(error.reason) from error
+    text = decode_text(data, str(path), declared and declared[1].decode("ascii")).lstrip()
     if not text:
         raise AnnotationError("the file is empty")
     # Both can pull in other files or grow to gigabytes of text.
@@ -290,15 +279,13 @@ def read_voc_folder(
             lambda image: shared[(file.parent, image.parent)],
         )
 
-    claims: dict[Path, list[tuple[tuple[int, int], str, VocAnnotation]]] = defaultdict(list)
+    claims: dict[Path, list[tuple[Path, VocAnnotation]]] = defaultdict(list)
     spoilt: set[Path] = set()
     for file in files:
         shown = shown_path(file, source)
         try:
             annotation = read(file)
-        except UnknownEncodingError:
-            raise
-        except (AnnotationError, TextError, OSError) as error:
+        except (AnnotationError, DamagedTextError, OSError) as error:
             ledger.reject(f"malformed_{file.suffix[1:].lower()}", shown, getattr(error, "reason", str(error)))
             spoilt.update(find(file, file.stem)[:1])
             continue
@@ -328,17 +315,17 @@ def read_voc_folder(
             names = ", ".join(shown_path(image, source) for image in candidates)
             ledger.reject("ambiguous_image", shown, f"fits several images: {names}", len(annotation.boxes))
             continue
-        claims[candidates[0]].append((_closeness(file, candidates[0], source), shown, annotation))
+        claims[candidates[0]].append((file, annotation))
 
     annotated, bare = [], []
     for image in images:
         name, claimed = shown_path(image, source), claims.get(image, [])
-        closest = max((close for close, _, _ in claimed), default=None)
-        found = [(shown, annotation) for close, shown, annotation in claimed if close == closest]
-        for close, shown, annotation in claimed:
-            if close != closest:
+        closest = _best([file for file, _ in claimed], lambda file, image=image: _closeness(file, image, source))
+        found = [(shown_path(file, source), annotation) for file, annotation in claimed if file in closest]
+        for file, annotation in claimed:
+            if file not in closest:
                 reason = f"has no image: {name} belongs to {found[0][0]}"
-                ledger.reject("missing_image", shown, reason, len(annotation.boxes))
+                ledger.reject("missing_image", shown_path(file, source), reason, len(annotation.boxes))
         if not found and image in spoilt:
             kind = f"malformed_{files[0].suffix[1:].lower()}"
             ledger.reject(kind, name, "its annotation file could not be read", image="rejected")

@@ -83,7 +83,7 @@ class Findings:
     """
 
     def __init__(self, kinds: Mapping[str, Kind], **values: Any) -> None:
-        self.kinds = dict(kinds)
+        self.kinds = kinds
         self.values = values
         self._found: dict[str, list[tuple[str, Entry]]] = defaultdict(list)
 
@@ -161,8 +161,10 @@ IMAGE_KINDS = {
     "corrupt_image": Kind(ERROR, "that cannot be read"),
     "black_image": Kind(WARNING, "all black"),
     "constant_image": Kind(WARNING, "of a single colour"),
-    # Severity and words of these follow the operators of the set.
-    **{f"small_image_{word}": Kind(WARNING, "") for word in PART_WORDS.values()},
+    **{
+        f"small_image_{word}": Kind(WARNING, "enlarged more than 3 times (a smaller input shows as much)")
+        for word in PART_WORDS.values()
+    },
     "extreme_aspect": Kind(WARNING, "more than 4 times as long as wide"),
     "exif_rotated": Kind(INFORMATION, "that EXIF data turn upright (the trainer does so too)"),
     "misnamed": Kind(INFORMATION, "whose content is of another format than the name says"),

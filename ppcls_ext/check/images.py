@@ -13,13 +13,13 @@ import warnings
 from collections.abc import Mapping
 from functools import partial
 from multiprocessing.pool import ThreadPool
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 
 import cv2
 import numpy as np
 from PIL import Image
 
-from ppcls_ext.check.findings import ERROR, PART_WORDS, WARNING, Findings, Kind, Picture
+from ppcls_ext.check.findings import PART_WORDS, Findings, Picture
 from ppcls_ext.preprocess import depth
 from ppcls_ext.preprocess.content import FORMATS, kind_of, what_is
 from ppcls_ext.preprocess.decode import ORIENTATION, ImageError, decode_image
@@ -209,14 +209,6 @@ MUCH_ENLARGED = 3.0
 EXTREME_ASPECT = 4.0
 
 
-class WantedSize(NamedTuple):
-    """The size that the operators of a set lead to, and whether a smaller image cannot be used at all."""
-
-    width: int
-    height: int
-    strict: bool
-
-
 def settle_range(datasets: Mapping[str, PictureSet], statement: depth.Statement, found: Findings) -> None:
     """Gives the sets the range of values that a training would use, and finds one that does not fit the first set.
 
@@ -231,32 +223,25 @@ def settle_range(datasets: Mapping[str, PictureSet], statement: depth.Statement,
         each.value_range = value_range
 
 
-def find_image_faults(scan: Scan, found: Findings, wanted: Mapping[str, WantedSize] | None = None) -> None:
+def find_image_faults(scan: Scan, found: Findings, wanted: Mapping[str, tuple[int, int]] | None = None) -> None:
     """Finds images that are unreadable, empty of content, too small, of odd shape, or stored in an unusual form.
 
     Args:
         scan, found: what reading told; takes the faults (``IMAGE_KINDS``).
-        wanted: for each set the size that its operators lead to; smaller images are found,
-            or much smaller ones where they are enlarged. Left out: any size will do.
+        wanted: for each set width and height to which its operators bring images; those that they enlarge far are
+            found. Left out: any size will do.
     """
     for kind, picture, note in scan.faults:
         found.add(kind, picture, note=note)
     for part in scan.records:
         readable, sizes = scan.readable(part), scan.sizes(part)
+        width, height = (wanted or {}).get(part, (0, 0))
+        enlarged = (np.array([width, height]) / sizes).max(axis=1)
         aspects = sizes.max(axis=1) / sizes.min(axis=1)
-        extreme = np.flatnonzero(aspects > EXTREME_ASPECT)
-        told = {"extreme_aspect": extreme[np.argsort(-aspects[extreme], kind="stable")]}
-        if wanted and part in wanted:
-            width, height, strict = wanted[part]
-            kind = f"small_image_{PART_WORDS[part]}"
-            if strict:
-                found.kinds[kind] = Kind(ERROR, f"smaller than {width}x{height}, too small for the crop")
-            else:
-                what = f"enlarged more than {MUCH_ENLARGED:g} times to {width}x{height} (a smaller input shows as much)"
-                found.kinds[kind] = Kind(WARNING, what)
-            least = np.array([width, height]) / (1.0 if strict else MUCH_ENLARGED)
-            small = np.flatnonzero((sizes < least).any(axis=1))
-            told[kind] = small[np.argsort(sizes[small].prod(axis=1), kind="stable")]
-        for kind, rows in told.items():
-            for row in rows.tolist():
-                found.add(kind, Picture(part, int(readable[row])), note="{}x{}".format(*sizes[row]))
+        for kind, values, most, words in (
+            (f"small_image_{PART_WORDS[part]}", enlarged, MUCH_ENLARGED, f", enlarged to {width}x{height}"),
+            ("extreme_aspect", aspects, EXTREME_ASPECT, ""),
+        ):
+            rows = np.flatnonzero(values > most)
+            for row in rows[np.argsort(-values[rows], kind="stable")].tolist():
+                found.add(kind, Picture(part, int(readable[row])), note="{}x{}{}".format(*sizes[row], words))

@@ -42,8 +42,8 @@ FILE_STEM = "inference"
 def export_classifier(
     model: nn.Layer, folder: str | os.PathLike[str], *, model_name: str, class_num: int, image_shape: Sequence[int],
     preprocess: list[Any], topk: int = 5, classes: Sequence[str] | None = None,
-    images: Mapping[str, ImageSource] | None = None, tolerance: float | None = None,
-    formats: Sequence[str] = ("paddle",), precisions: Sequence[str] = (EXACT,),
+    images: Mapping[str, ImageSource] | None = None, formats: Sequence[str] = ("paddle",),
+    precisions: Sequence[str] = (EXACT,),
 ) -> Description:  # fmt: skip
     """Exports ``model``, reloads every file with the engine that will run it, and compares that with the model.
 
@@ -54,7 +54,6 @@ def export_classifier(
         image_shape: ``[3, H, W]`` of the network's input; the batch is free.
         preprocess: operators as in ``Infer.transforms``; they must give ``image_shape``.
         images: pictures to compare on, by name; None takes ``example_images()``.
-        tolerance: largest relative error that is accepted; None takes that of each precision.
         formats, precisions: keys of ``FORMATS`` and ``PRECISIONS``; every pair of them is written.
 
     Returns:
@@ -83,7 +82,7 @@ def export_classifier(
             preprocess=preprocess, topk=min(topk, class_num), classes=list(classes) if classes else None,
         )  # fmt: skip
         network = Network(lambda: _Deployed(model), {"image": [None, *image_shape]}, ["logits"])
-        write_export(description, network, requests, ClassifierComparison(trained, inputs, tolerance))
+        write_export(description, network, requests, ClassifierComparison(trained, inputs))
     finally:
         if was_training:
             model.train()

@@ -214,16 +214,10 @@ def damage(expected: list[float], found: list[float]) -> str | None:
     """
     if len(expected) != len(found):
         return f"it has {len(found)} epsilons, the model has {len(expected)}"
-    strange, lost = list(found), []
-    for value in expected:
-        same = next((other for other in strange if np.isclose(other, value, rtol=1e-6, atol=0)), None)
-        if same is None:
-            lost.append(value)
-        else:
-            strange.remove(same)
-    if not lost:
+    if np.allclose(np.sort(found), np.sort(expected), rtol=1e-6, atol=0):
         return None
-    return f"{len(lost)} of {len(expected)} epsilons are wrong, such as {strange[0]:g} in place of {lost[0]:g}"
+    ours, theirs = (", ".join(dict.fromkeys(f"{value:g}" for value in values)) for values in (expected, found))
+    return f"its epsilons are {theirs}, the model's {ours}"
 
 
 # Non-maximum suppression

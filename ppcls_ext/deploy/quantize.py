@@ -22,7 +22,7 @@ import numpy as np
 from ppcls_ext.deploy.formats import EXACT, check_packages, check_target, plan
 from ppcls_ext.preprocess import ImageError
 from ppcls_ext.runtime import Description, DetectionDescription, DetectionPredictor, Predictor, load, read_description
-from ppcls_ext.runtime.backends import choose, import_openvino, read_network, without_telemetry
+from ppcls_ext.runtime.backends import choose, import_openvino, read_network
 from ppcls_ext.runtime.description import Artefact
 from ppcls_ext.runtime.predictor import ImageSource
 from ppcls_ext.utils.errors import UserError
@@ -36,7 +36,9 @@ NamedImages = Iterable[tuple[str, ImageSource]]
 
 
 class LimitExceededError(UserError):
-    """Quantisation costs more than the user allows; nothing was written. Tools leave with exit status 1."""
+    """Quantisation costs more than the user allows; nothing was written."""
+
+    exit_status = 1
 
 
 @dataclass(frozen=True)
@@ -290,8 +292,8 @@ def quantize_openvino(folder: Path, artefact: Artefact, samples: Sequence[dict[s
     # Folds batch norms into convolutions and joins the parts of GELU, as OpenVINO does when it compiles a network: in
     # one that is stored as it was converted NNCF would quantise between these parts.
     apply_moc_transformations(network, cf=False)
-    with without_telemetry():
-        import nncf
+    import nncf
+
     nncf.set_log_level(logging.ERROR)
     try:
         quantized = nncf.quantize(

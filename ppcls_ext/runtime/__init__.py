@@ -13,23 +13,15 @@ from __future__ import annotations
 
 from ppcls_ext.runtime.backends import BACKENDS, load
 from ppcls_ext.runtime.description import Description, DetectionDescription, read_description
-from ppcls_ext.runtime.predictor import (
-    Backend,
-    DetectionBackend,
-    DetectionPrediction,
-    DetectionPredictor,
-    Prediction,
-    Predictor,
-)
+from ppcls_ext.runtime.predictor import DetectionPrediction, DetectionPredictor, Engine, Prediction, Predictor
 
 __all__ = [
     "BACKENDS",
-    "Backend",
     "Description",
-    "DetectionBackend",
     "DetectionDescription",
     "DetectionPrediction",
     "DetectionPredictor",
+    "Engine",
     "Prediction",
     "Predictor",
     "load",

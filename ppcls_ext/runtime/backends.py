@@ -5,12 +5,10 @@ A new engine is a row of ``BACKENDS`` and a class. Each class imports its packag
 
 from __future__ import annotations
 
-import contextlib
 import importlib.util
 import os
 import sys
-from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -29,7 +27,7 @@ from ppcls_ext.runtime.description import (
     DetectionDescription,
     read_description,
 )
-from ppcls_ext.runtime.predictor import DetectionPredictor, Predictor
+from ppcls_ext.runtime.predictor import DetectionPredictor, Engine, Predictor
 from ppcls_ext.utils.errors import UserError, suggestion
 from ppcls_ext.utils.machine import available_cores
 
@@ -39,7 +37,6 @@ GARBAGE_FLAG, GARBAGE_LIMIT = "FLAGS_eager_delete_tensor_gb", 0.03
 BFLOAT16 = "bfloat16"
 # ONNX Runtime also warns of optimisations that do not matter to anyone.
 ERRORS_ONLY = 3
-TELEMETRY = "openvino_telemetry"
 DEVICE = "CPU"
 # What OpenVINO is asked to compute in, by the precision of the export; float32 for all others. It is always said:
 # OpenVINO takes bfloat16 by itself on processors that have it.
@@ -50,35 +47,6 @@ OPENVINO_TYPES = {"f32": "float32", "f16": "float16", "bf16": "bfloat16"}
 
 
 AnyDescription = Description | DetectionDescription
-
-
-class Engine(ABC):
-    """A ``Backend`` and ``DetectionBackend`` that runs the files of an export.
-
-    Attributes:
-        computed_in: what the engine chose: 16 bits only on processors that have them.
-        input_names: of the network; any of ``image`` and ``scale_factor``, a classifier has one of any name.
-    """
-
-    computed_in: str
-    input_names: Sequence[str]
-
-    @abstractmethod
-    def __init__(self, description: AnyDescription, artefact: Artefact, threads: int, onednn: bool = True) -> None: ...
-
-    def run(self, images: np.ndarray) -> np.ndarray:
-        """See ``Backend``."""
-        (only,) = self.input_names
-        return self.compute({only: images})[0]
-
-    def detect(self, images: np.ndarray, scale_factors: np.ndarray) -> Sequence[np.ndarray]:
-        """See ``DetectionBackend``."""
-        values = {"image": images, "scale_factor": scale_factors}
-        return self.compute({name: values[name] for name in self.input_names})
-
-    @abstractmethod
-    def compute(self, inputs: Mapping[str, np.ndarray]) -> list[np.ndarray]:
-        """Arrays by the names of the inputs -> the outputs in their order."""
 
 
 class PaddleBackend(Engine):
@@ -213,23 +181,15 @@ def read_network(folder: Path, artefact: Artefact) -> Any:
 
 def import_openvino() -> ModuleType:
     """Imports OpenVINO without the package through which it would report each import to its makers."""
-    with without_telemetry():
-        import openvino
+    block_telemetry()
+    import openvino
+
     return openvino
 
 
-@contextlib.contextmanager
-def without_telemetry() -> Iterator[None]:
-    """Makes importing the telemetry package fail meanwhile: OpenVINO then takes a stub of its own that does nothing."""
-    before = sys.modules.get(TELEMETRY)
-    sys.modules[TELEMETRY] = None  # type: ignore[assignment]
-    try:
-        yield
-    finally:
-        if before is None:
-            del sys.modules[TELEMETRY]
-        else:
-            sys.modules[TELEMETRY] = before
+def block_telemetry() -> None:
+    """Makes importing the telemetry package fail: OpenVINO then takes a stub of its own that does nothing."""
+    sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
 
 
 @dataclass(frozen=True)
@@ -256,9 +216,9 @@ BACKENDS: dict[str, BackendRow] = {
 
 def open_backend(
     description: AnyDescription, artefact: Artefact, name: str, threads: int, onednn: bool = True
-) -> Any:
-    """Loads ``artefact`` into the backend of this name: a ``Backend`` for a classifier, else a ``DetectionBackend``; a
-    ``UserError`` if the name is unknown, or its package is not installed."""
+) -> Engine:
+    """Loads ``artefact`` into the backend of this name; a ``UserError`` if the name is unknown, or its package is not
+    installed."""
     row = _row_of(name)
     if not row.is_installed:
         raise UserError(f"backend '{name}' needs the missing package '{row.package}': {row.installation}")
@@ -353,17 +313,9 @@ def load(
     engine = open_backend(description, artefact, name, threads or available_cores(), onednn)
     if isinstance(description, DetectionDescription):
         return DetectionPredictor(
-            engine,
-            prepare,
-            description.classes,
-            description.class_num,
-            description.input_shape,
-            description.form,
-            description.model_name,
-            prepare.enhancement,
-            prepare.value_range,
-            description.thresholds,
-        )
+            engine, prepare, description.classes, description.class_num, description.input_shape, description.form,
+            description.model_name, description.thresholds,
+        )  # fmt: skip
     return Predictor(
         engine, prepare, description.classes, description.topk, description.input_shape, description.model_name
     )

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
@@ -26,17 +26,9 @@ class Numbering:
     category_ids: dict[int, int]
 
 
-class Listing(Protocol):
-    """What an annotation file lists, as ``detection.coco.CocoSet`` has it: frames with ``name`` and ``image_id``."""
-
-    path: Path
-    names: list[str]
-    category_ids: list[int]
-    frames: list[Any]
-
-
-def numbering_of(listing: Listing, images: Sequence[Path], predictor: DetectionPredictor) -> Numbering:
-    """Finds each image in an annotation file, by the path that the file gives it: of several that fit the longest.
+def numbering_of(listing: Any, images: Sequence[Path], predictor: DetectionPredictor) -> Numbering:
+    """Finds each image in an annotation file (a ``detection.coco.CocoSet``), by the path that the file gives it: of
+    several that fit the longest.
 
     Images that are not there are named in one line; they get no results. Classes are matched by name; those of the
     model that the file lacks are named as well.
@@ -65,7 +57,7 @@ def numbering_of(listing: Listing, images: Sequence[Path], predictor: DetectionP
     return Numbering(image_ids, category_ids)
 
 
-def categories_of_classes(listing: Listing, classes: Sequence[str]) -> dict[int, int]:
+def categories_of_classes(listing: Any, classes: Sequence[str]) -> dict[int, int]:
     """Returns the category id of each class of a model in an annotation file, by name; warns of those that it lacks.
 
     Raises:

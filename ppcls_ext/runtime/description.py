@@ -113,7 +113,7 @@ class OutputForm:
         return ["detections"] if isinstance(self.selection, TopkSettings) else ["boxes", "count"]
 
     def rows(self, outputs: Sequence[np.ndarray], inputs: Sequence[Prepared]) -> list[np.ndarray]:
-        """Reads what ``DetectionBackend.detect`` gave for the prepared images of a batch.
+        """Reads what ``Engine.detect`` gave for the prepared images of a batch.
 
         Returns:
             For each image ``float32`` ``[n, 6]``: class, score, x1, y1, x2, y2 in pixels of the image.

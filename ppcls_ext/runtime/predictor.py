@@ -5,10 +5,11 @@ from __future__ import annotations
 import logging
 import os
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any, Protocol
+from typing import Any
 
 import cv2
 import numpy as np
@@ -37,26 +38,25 @@ BATCH_SIZE = 8
 TRACKED_THRESHOLD = 0.3
 
 
-class Backend(Protocol):
-    """Runs a classifier.
+class Engine(ABC):
+    """Runs a network: the files of an export, or (by the same methods) a model in memory.
 
     Attributes:
-        computed_in: type of the numbers that it computes with: ``float32``, ``float16`` or ``bfloat16``.
+        computed_in: type of the numbers that it computes with, ``float32``, ``float16`` or ``bfloat16``; the engine
+            chose: 16 bits only on processors that have them.
+        input_names: of the network; any of ``image`` and ``scale_factor``, a classifier has one of any name.
     """
 
     computed_in: str
+    input_names: Sequence[str]
 
     def run(self, images: np.ndarray) -> np.ndarray:
-        """``float32`` ``[N, 3, H, W]`` -> logits ``float32`` ``[N, class_num]``."""
-
-
-class DetectionBackend(Protocol):
-    """Runs a detector; ``computed_in`` as above."""
-
-    computed_in: str
+        """Of a classifier: ``float32`` ``[N, 3, H, W]`` -> logits ``float32`` ``[N, class_num]``."""
+        (only,) = self.input_names
+        return self.compute({only: images})[0]
 
     def detect(self, images: np.ndarray, scale_factors: np.ndarray) -> Sequence[np.ndarray]:
-        """Finds boxes.
+        """Of a detector: finds boxes.
 
         Args:
             images: ``float32`` ``[N, 3, H, W]``.
@@ -68,6 +68,12 @@ class DetectionBackend(Protocol):
             ``float32`` ``[N, k, 6]`` (class, score, x1, y1, x2, y2), or ``[M, 6]``, those of the first image first, and
             how many each image has, ``int32`` ``[N]``. Or all anchors: boxes ``[N, A, 4]`` and scores ``[N, C, A]``.
         """
+        values = {"image": images, "scale_factor": scale_factors}
+        return self.compute({name: values[name] for name in self.input_names})
+
+    @abstractmethod
+    def compute(self, inputs: Mapping[str, np.ndarray]) -> list[np.ndarray]:
+        """Arrays by the names of the inputs -> the outputs in their order."""
 
 
 def is_stream(images: Images) -> bool:
@@ -108,14 +114,20 @@ def in_order(
     else:
         given = [images] if isinstance(images, (*FILES, Image.Image)) or not isinstance(images, Iterable) else images
 
+    # Predictions that wait for a batch, with their inputs; None for an unreadable file.
+    waiting: list[tuple[Any, Any]] = []
+
+    def flush() -> Iterator[Any]:
+        batch = [pair for pair in waiting if pair[1] is not None]
+        if batch:
+            fill([prediction for prediction, _ in batch], [prepared for _, prepared in batch])
+        yield from [prediction for prediction, _ in waiting]
+        waiting.clear()
+
     def predictions() -> Iterator[Any]:
-        # Predictions that wait for a batch, those of unreadable files among them; those of the batch; its inputs.
-        waiting: list[Any] = []
-        batch: list[Any] = []
-        inputs: list[Any] = []
         for number, image in enumerate(given):
             name = os.fspath(image) if isinstance(image, (str, os.PathLike)) else f"image {number}"
-            prediction = empty(name)
+            prediction, prepared = empty(name), None
             try:
                 prepared = prepare(_as_rgb(image, CHANNELS[channels]), name)
             except ImageError as error:
@@ -123,22 +135,14 @@ def in_order(
                     raise
                 logger.warning("skipped %s", error)
                 prediction.error = error.cause
-            else:
-                if inputs and _shape_of(inputs[0]) != _shape_of(prepared):
-                    fill(batch, inputs)
-                    yield from waiting
-                    waiting, batch, inputs = [], [], []
-                batch.append(prediction)
-                inputs.append(prepared)
-            waiting.append(prediction)
-            if len(inputs) == most:
-                fill(batch, inputs)
-            if len(inputs) in (0, most):
-                yield from waiting
-                waiting, batch, inputs = [], [], []
-        if inputs:
-            fill(batch, inputs)
-        yield from waiting
+            inputs = [each for _, each in waiting if each is not None]
+            if prepared is not None and inputs and _shape_of(inputs[0]) != _shape_of(prepared):
+                yield from flush()
+                inputs = []
+            waiting.append((prediction, prepared))
+            if len(inputs) + (prepared is not None) in (0, most):
+                yield from flush()
+        yield from flush()
 
     return predictions()
 
@@ -190,12 +194,17 @@ def prepare_input(pipeline: Pipeline, image: ImageSource, name: str, expected: S
     prepared = pipeline(image, name)
     if not pipeline.channel_first:
         prepared = prepared.transpose(2, 0, 1)
+    check_shape(prepared, expected, name, "ResizeImage and CropImage in Infer.transforms", "Global.image_shape")
+    return np.ascontiguousarray(prepared, dtype=np.float32)
+
+
+def check_shape(prepared: np.ndarray, expected: Sequence[int], name: str, operators: str, keys: str) -> None:
+    """Raises a ``UserError`` if a model input is not ``expected``, where -1 is free; it names what makes the size."""
     if any(size not in (-1, got) for size, got in zip(expected, prepared.shape, strict=True)):
         raise UserError(
             f"{name}: preprocessing gives shape {list(prepared.shape)}, the model takes {list(expected)}; "
-            "let ResizeImage and CropImage in Infer.transforms give that size (Global.image_shape)"
+            f"let {operators} give that size ({keys})"
         )
-    return np.ascontiguousarray(prepared, dtype=np.float32)
 
 
 class _AnyPredictor:
@@ -231,7 +240,7 @@ class Predictor(_AnyPredictor):
 
     def __init__(
         self,
-        backend: Backend,
+        backend: Engine,
         pipeline: Pipeline,
         classes: Sequence[str] | None,
         topk: int,
@@ -292,6 +301,7 @@ class Predictor(_AnyPredictor):
         """Makes one model input ``float32`` ``[3, H, W]``; see ``prepare_input``."""
         return prepare_input(self.pipeline, image, name, self.input_shape[1:])
 
+
 @dataclass
 class DetectionPrediction:
     """The detections in one image, best first; empty, with the reason in ``error``, if the image was unreadable.
@@ -345,30 +355,27 @@ class DetectionPredictor(_AnyPredictor):
         input_shape: ``[-1, 3, H, W]`` of the network; -1 is free. It is checked against what ``prepare`` makes.
         form: what the outputs of the network mean.
         model_name: the architecture, for people.
-        enhance: turns ``uint8`` RGB ``[H, W, 3]`` into the same with more contrast: how nearly black frames are shown.
-        value_range: what was made of samples of more than 8 bits, see ``decode_image``: how they are shown.
         thresholds: the recommended ones, where the weights were evaluated.
     """
 
     def __init__(
         self,
-        backend: DetectionBackend,
+        backend: Engine,
         prepare: DetectionPipeline,
         classes: Sequence[str] | None,
         class_num: int,
         input_shape: Sequence[int],
         form: OutputForm,
         model_name: str = "model",
-        enhance: Callable[[np.ndarray], np.ndarray] | None = None,
-        value_range: AnyRange = None,
         thresholds: Thresholds | None = None,
     ) -> None:
         super().__init__(backend, classes, input_shape, model_name)
         self.thresholds = thresholds
         self.class_num = class_num
         self.form = form
-        self.enhance = enhance
-        self.value_range = value_range
+        # How frames are shown: what raises the contrast of ``uint8`` RGB ``[H, W, 3]`` (or None), and what was made of
+        # samples of more than 8 bits, see ``decode_image``.
+        self.enhance, self.value_range = prepare.enhancement, prepare.value_range
         self._prepare = prepare
 
     def __call__(
@@ -485,13 +492,10 @@ class DetectionPredictor(_AnyPredictor):
             UserError: the result is not what the network takes.
         """
         prepared = self._prepare(image, name)
-        shape, expected = list(prepared.pixels.shape), self.input_shape[1:]
-        if any(size not in (-1, got) for size, got in zip(expected, shape, strict=True)):
-            raise UserError(
-                f"{name}: preprocessing gives shape {shape}, the model takes {expected}; "
-                "let Resize in TestReader.sample_transforms give that size (target_size, keep_ratio: false)"
-            )
+        operators, keys = "Resize in TestReader.sample_transforms", "target_size, keep_ratio: false"
+        check_shape(prepared.pixels, self.input_shape[1:], name, operators, keys)
         return prepared
+
 
 def threshold_of(value: float | str, name: str = "threshold") -> float | str:
     """Returns a score threshold: a number from 0 to 1, or ``"recommended"``; ``name`` is what messages call it."""

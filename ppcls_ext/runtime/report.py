@@ -21,6 +21,7 @@ from ppcls_ext.utils.files import atomic_path
 from ppcls_ext.utils.fonts import drawable
 from ppcls_ext.utils.names import class_of_folder, unused_name
 from ppcls_ext.utils.outputs import record_outputs
+from ppcls_ext.utils.tables import aligned
 from ppcls_ext.utils.texts import shown_name
 
 logger = logging.getLogger(__name__)
@@ -79,10 +80,7 @@ def as_table(predictions: Predictions, predictor: AnyPredictor) -> str:
             rows[0].append("true class")
             for row, truth, prediction in zip(rows[1:], truths, readable, strict=True):
                 row.append("" if truth is None else f"{truth} {'yes' if truth == prediction.labels[0] else 'NO'}")
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    rows.insert(1, ["-" * width for width in widths])
-    lines = ("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in rows)
-    return "\n".join(line.rstrip() for line in lines)
+    return "\n".join(aligned(rows, left=len(rows[0])))
 
 
 def _short(name: str) -> str:
@@ -189,53 +187,43 @@ def save_pictures(
     readable = [prediction for prediction in predictions if prediction.error is None]
     if not readable:
         raise UserError("none of the images could be read, there is nothing to draw")
-    detects = isinstance(predictor, DetectionPredictor)
+    if draw is None and isinstance(predictor, DetectionPredictor):
 
-    def drawn(prediction: Prediction | DetectionPrediction) -> Image.Image:
-        if draw is not None:
-            return draw(prediction)
-        if detects:
-            return _with_boxes(prediction, predictor)
-        return draw_card(_card_of(prediction, predictor))
+        def draw(prediction: DetectionPrediction) -> Image.Image:
+            return draw_prediction(read_image(prediction.name, predictor.value_range), prediction, predictor)
 
     if is_folder(target):
         files, written = picture_files([prediction.name for prediction in predictions], target), []
         try:
             for prediction, file in zip(predictions, files, strict=True):
                 if prediction.error is None:
-                    written.append(_write_picture(drawn(prediction), file))
+                    picture = draw(prediction) if draw else draw_card(_card_of(prediction, predictor))
+                    written.append(_write_picture(picture, file))
         finally:
             # Also of a command that is stopped: it may be given again.
             record_outputs(written, target)
         return written
-    if (detects or draw) and len(readable) == 1:
-        record_outputs([_write_picture(drawn(readable[0]), target)])
-        return [target]
+    shown = readable[:SHEET_LIMIT]
     if len(readable) > SHEET_LIMIT:
         logger.info("%s shows the first %d of %d images; --save FOLDER draws all", target, SHEET_LIMIT, len(readable))
-    shown = readable[:SHEET_LIMIT]
-    if draw is not None:
-        cards = [Card(np.asarray(draw(prediction)), Path(prediction.name).name) for prediction in shown]
+    if draw is None:
+        picture = draw_sheet([_card_of(prediction, predictor) for prediction in shown], title)
+    elif len(shown) == 1:
+        picture = draw(shown[0])
     else:
-        cards = [_card_of(prediction, predictor) for prediction in shown]
-    sheet = draw_sheet(cards, title, DETECTION_SIDE) if detects or draw else draw_sheet(cards, title)
-    record_outputs([_write_picture(sheet, target)])
+        cards = [Card(np.asarray(draw(prediction)), Path(prediction.name).name) for prediction in shown]
+        picture = draw_sheet(cards, title, DETECTION_SIDE)
+    record_outputs([_write_picture(picture, target)])
     return [target]
 
 
-def _card_of(prediction: Prediction | DetectionPrediction, predictor: AnyPredictor) -> Card:
-    caption = Path(prediction.name).name
-    if isinstance(prediction, DetectionPrediction):
-        return Card(np.asarray(_with_boxes(prediction, predictor)), caption)
+def _card_of(prediction: Prediction, predictor: Predictor) -> Card:
     truth = true_class(prediction.name, predictor.classes)
     if truth is not None:
         truth = drawable(truth, list(predictor.classes or []).index(truth))
     labels = [drawable(label, number) for label, number in zip(prediction.labels, prediction.class_ids, strict=True)]
-    return Card(read_image(prediction.name, predictor.value_range), caption, labels, prediction.scores, truth)
-
-
-def _with_boxes(prediction: DetectionPrediction, predictor: DetectionPredictor) -> Image.Image:
-    return draw_prediction(read_image(prediction.name, predictor.value_range), prediction, predictor)
+    picture = read_image(prediction.name, predictor.value_range)
+    return Card(picture, Path(prediction.name).name, labels, prediction.scores, truth)
 
 
 def draw_prediction(

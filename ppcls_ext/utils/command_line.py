@@ -44,7 +44,8 @@ def run(main: Callable[[], int | None]) -> None:
         if sys.stdout is not None:  # some job schedulers start programs without any
             sys.stdout.flush()
     except UserError as error:
-        status = _show(str(error))
+        _show(str(error))
+        status = error.exit_status
     except KeyboardInterrupt:
         sys.stderr.write("interrupted\n")
         status = INTERRUPTED_STATUS

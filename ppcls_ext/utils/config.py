@@ -14,7 +14,8 @@ from ppcls_ext.utils.errors import ConfigError, UserError, suggestion
 from ppcls_ext.utils.texts import TextError, read_text
 
 _UNKNOWN = re.compile(r"unknown (?:argument|key) '([^']+)'")
-INSIDE_ITSELF = "an anchor stands inside itself"
+# What reading raises: also of a text that does not fit its tag (``!!bool perhaps``), and of an anchor inside itself.
+YAML_ERRORS = (yaml.YAMLError, AttributeError, LookupError, ValueError, RecursionError)
 _KEY = re.compile(r"[^.\[\]]+(?:\.[^.\[\]]+|\[\d+\])*")
 _KEY_PART = re.compile(r"([^.\[\]]+)|\[(\d+)\]")
 # Words of YAML that are no text, whatever stands at their key so far.
@@ -22,15 +23,7 @@ _TRUTH = ("true", "false")
 
 
 class ConfigLoader(yaml.SafeLoader):
-    """YAML 1.1 without its two surprises: ``4e-3`` is a number, and a key that stands twice is an error."""
-
-    def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
-        """Returns what a node means; of a text that does not fit its tag (``!!bool perhaps``) it says so."""
-        try:
-            return super().construct_object(node, deep)
-        except (ValueError, LookupError, AttributeError) as error:
-            problem = f"'{node.value}' does not fit its tag !!{node.tag.rpartition(':')[2]}"
-            raise yaml.constructor.ConstructorError(None, None, problem, node.start_mark) from error
+    """YAML 1.1 in which ``4e-3`` is a number."""
 
 
 ConfigLoader.add_implicit_resolver(
@@ -111,8 +104,7 @@ def load_config_file(path: str | Path, loader: type[ConfigLoader] = ConfigLoader
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 1
         raise UserError(f"{path}:{line}: is not valid YAML: {error.problem}") from error
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        # ValueError: an anchor inside itself.
+    except YAML_ERRORS as error:
         raise UserError(f"{path}: is not valid YAML: {' '.join(str(error).split())}") from error
     return Document(path, data, lines)
 
@@ -139,12 +131,7 @@ def missing_file_message(path: Path) -> str:
     return f"no such configuration file{suggestion(path.name, neighbours)}"
 
 
-def _record_lines(
-    node: yaml.Node, key: str, path: Path, lines: dict[str, str], above: tuple[yaml.Node, ...] = ()
-) -> None:
-    if any(node is other for other in above):
-        raise ValueError(INSIDE_ITSELF)
-    above = (*above, node)
+def _record_lines(node: yaml.Node, key: str, path: Path, lines: dict[str, str]) -> None:
     if isinstance(node, yaml.MappingNode):
         seen: set[str] = set()
         for key_node, value_node in node.value:
@@ -155,11 +142,11 @@ def _record_lines(
             seen.add(name)
             child = f"{key}.{name}" if key else name
             lines[child] = place
-            _record_lines(value_node, child, path, lines, above)
+            _record_lines(value_node, child, path, lines)
     elif isinstance(node, yaml.SequenceNode):
         for index, value_node in enumerate(node.value):
             lines[f"{key}[{index}]"] = f"{path}:{value_node.start_mark.line + 1}"
-            _record_lines(value_node, f"{key}[{index}]", path, lines, above)
+            _record_lines(value_node, f"{key}[{index}]", path, lines)
 
 
 def parse_value(text: str) -> Any:
@@ -170,7 +157,7 @@ def parse_value(text: str) -> Any:
     """
     try:
         return plain_copy(yaml.load(text, Loader=ConfigLoader))
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
+    except YAML_ERRORS as error:
         raise ValueError(f"'{text}' is not a YAML value") from error
 
 
@@ -246,22 +233,14 @@ def _place(holder: Any, part: str | int, dotted: str, change: str) -> tuple[str 
     return int(part), f"{dotted}[{part}]"
 
 
-def plain_copy(value: Any, _above: tuple[int, ...] = ()) -> Any:
+def plain_copy(value: Any) -> Any:
     """Returns a copy of dictionaries and lists in which no part stands twice (YAML anchors share theirs).
 
     Subclasses of ``dict`` stay what they are.
-
-    Raises:
-        ValueError: a part contains itself.
     """
-    if not isinstance(value, dict | list):
-        return value
-    if id(value) in _above:
-        raise ValueError(INSIDE_ITSELF)
-    above = (*_above, id(value))
     if isinstance(value, dict):
-        return type(value)({key: plain_copy(part, above) for key, part in value.items()})
-    return [plain_copy(part, above) for part in value]
+        return type(value)({key: plain_copy(part) for key, part in value.items()})
+    return [plain_copy(part) for part in value] if isinstance(value, list) else value
 
 
 def flatten(value: Any, key: str = "") -> dict[str, Any]:

@@ -26,6 +26,7 @@ except ModuleNotFoundError:  # A fresh environment holds only pip, which brings 
     from pip._vendor.packaging.specifiers import SpecifierSet
 
 from ppcls_ext.utils.machine import GIB, read_machine
+from ppcls_ext.utils.tables import aligned
 
 ROOT = Path(__file__).resolve().parents[2]
 FILES = ("requirements.txt", "requirements-deploy.txt")
@@ -195,8 +196,7 @@ def report_text(report: Mapping[str, Any]) -> str:
     for purpose in absent:
         lock = "requirements-deploy.lock" if purpose == "deployment" else "requirements.lock"
         lines.append(f"optional, for {purpose}: python -m pip install --no-deps -r {lock}")
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    table = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+    table = aligned(rows, left=len(rows[0]), rules=())
     device = f"none (paddle: {paddle['problem']})" if paddle["problem"] else paddle["device"]
     if paddle.get("built_for_gpu"):
         device += f" ({paddle['gpus']})" if paddle["gpus"] else "; paddlepaddle-gpu is installed, but no GPU answers"

@@ -130,9 +130,7 @@ def draw_boxes(
     places = np.array([place for _, place in drawn]).reshape(-1, 4)
     texts = []
     for index, place in reversed(drawn):
-        # Behind a name that is written from the right the mark keeps the number on its right.
-        mark = "" if labels[index].isascii() else "\u200e"
-        text = labels[index] if scores is None else f"{labels[index]}{mark} {100 * scores[index]:.0f} %"
+        text = labels[index] if scores is None else f"{labels[index]} {100 * scores[index]:.0f} %"
         text = shortened(text, font, picture.width - 2 * margin)
         if text:
             size = (math.ceil(text_width(text, font)) + 2 * margin, height)
@@ -264,8 +262,9 @@ def draw_sheet(
 
 
 def contact_sheet(
-    pictures: Sequence[Image.Image], columns: int, title: str = "", subtitle: str = "", title_size: int = 20
-) -> Image.Image:
+    pictures: Sequence[Image.Image], columns: int, title: str = "", subtitle: str = "", title_size: int = 20,
+    subtitle_colour: Colour = SUBTLE,
+) -> Image.Image:  # fmt: skip
     """Puts pictures, at least one, into a grid of up to ``columns`` columns below a title and a subtitle."""
     width, height = max(picture.width for picture in pictures), max(picture.height for picture in pictures)
     columns = min(columns, len(pictures))
@@ -276,7 +275,7 @@ def contact_sheet(
     pen, room = ImageDraw.Draw(sheet), sheet.width - 2 * PADDING
     write(pen, (PADDING, PADDING), shortened(title, heading, room), heading, INK)
     below = PADDING + line_height(heading) + 4
-    write(pen, (PADDING, below), shortened(subtitle, small, room), small, SUBTLE)
+    write(pen, (PADDING, below), shortened(subtitle, small, room), small, subtitle_colour)
     for number, picture in enumerate(pictures):
         row, column = divmod(number, columns)
         sheet.paste(picture, (PADDING + column * (width + PADDING), top + row * (height + PADDING)))

@@ -12,9 +12,11 @@ SIMILAR = 0.65
 class UserError(Exception):
     """A mistake that the person at the keyboard can mend.
 
-    Command lines print it as ``error: ...`` without a traceback and leave with exit status 2.
+    Command lines print it as ``error: ...`` without a traceback and leave with ``exit_status``.
     The message says what was wrong, where, and what is allowed.
     """
+
+    exit_status = 2
 
 
 class ConfigError(UserError):

@@ -1,4 +1,4 @@
-"""Tables and pages as Markdown."""
+"""Tables as text and as Markdown, and pages as Markdown."""
 
 from __future__ import annotations
 
@@ -28,6 +28,25 @@ def markdown_table(columns: Sequence[str], rows: Iterable[Sequence[object]], ali
     if any(len(line) != len(columns) for line in lines):
         raise ValueError(f"every row needs {len(columns)} cells: {', '.join(columns)}")
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def aligned(rows: Sequence[Sequence[str]], left: int, rules: Sequence[int] = (1,)) -> list[str]:
+    """Returns the lines of a table for a terminal.
+
+    Args:
+        rows: the cells of each row, the head first.
+        left: so many of the first columns are aligned to the left, the others to the right.
+        rules: the rows before which a line is drawn.
+    """
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = []
+    for number, row in enumerate(rows):
+        if number in rules:
+            lines.append("-" * (sum(widths) + 2 * (len(widths) - 1)))
+        cells = (cell.ljust(width) if column < left else cell.rjust(width)
+                 for column, (cell, width) in enumerate(zip(row, widths, strict=True)))  # fmt: skip
+        lines.append("  ".join(cells).rstrip())
+    return lines
 
 
 def render_markdown(

@@ -32,20 +32,24 @@ EAST_ASIAN = frozenset({"gb18030", "big5", "big5hkscs", "cp950", "cp949", "johab
 NO_UTF8 = re.compile("[\udc80-\udcff]")
 THREE_BYTES = re.compile("[^\0-\u07ff]")
 
-# Folders and encodings of texts that were read as it although they state nothing or another one: each is said once.
+# Folders of texts, and what was guessed of their encoding: each is said once.
 _said: set[tuple[str, str]] = set()
 
 
 class TextError(UserError):
-    """A file that is damaged, or no text; the message names it, ``reason`` is the message without the name."""
+    """A text that cannot be read; the message names it, ``reason`` is the message without the name."""
 
     def __init__(self, name: str, reason: str) -> None:
         self.reason = reason
         super().__init__(f"{shown_name(name)}: {reason}")
 
 
+class DamagedTextError(TextError):
+    """A file that is damaged, or no text."""
+
+
 class UnknownEncodingError(TextError):
-    """A text whose encoding cannot be told."""
+    """A text whose encoding has to be stated."""
 
 
 def state_encoding(encoding: str) -> str:
@@ -65,7 +69,7 @@ def read_text(path: str | os.PathLike[str]) -> str:
 
     Raises:
         UnknownEncodingError: its encoding has to be stated.
-        TextError: it is damaged, or no text.
+        DamagedTextError: it is damaged, or no text.
         OSError: the file cannot be read.
     """
     return decode_text(Path(path).read_bytes(), os.fspath(path))
@@ -85,12 +89,12 @@ def decode_text(data: bytes, name: str, declared: str | None = None) -> str:
 
     Raises:
         UnknownEncodingError: its encoding has to be stated.
-        TextError: it is damaged, or no text.
+        DamagedTextError: it is damaged, or no text.
     """
     text = _decode(data, name, declared)
     if "\0" in text:
         first = text.index("\0") + 1
-        raise TextError(name, f"holds zero bytes (the first is character {first:,}): it is damaged, or no text")
+        raise DamagedTextError(name, f"holds zero bytes (the first is character {first:,}): it is damaged, or no text")
     # DOS ends a text with Ctrl-Z.
     if text.rstrip().endswith("\x1a"):
         text = text[: text.rindex("\x1a")].rstrip("\x1a")
@@ -108,7 +112,7 @@ def _decode(data: bytes, name: str, declared: str | None) -> str:
             return data.decode(encoding)
         except UnicodeDecodeError as error:
             reason = f"begins as {encoding.upper().removesuffix('-SIG')} but is damaged at byte {error.start:,}"
-            raise TextError(name, reason) from error
+            raise DamagedTextError(name, reason) from error
     stated = os.environ.get(VARIABLE)
     claimed = stated or declared
     codec = _codec(claimed)
@@ -130,20 +134,20 @@ def _decode(data: bytes, name: str, declared: str | None) -> str:
         by_chance = codec in EAST_ASIAN and not THREE_BYTES.search(as_utf8)
         if as_claimed is not None and by_chance and (stated or sense != "words"):
             if sense == "words":
-                _note_guess(name, codec, f"may be UTF-8, too, and was read as {claimed}, which is stated")
+                _note_guess(name, f"may be UTF-8, too, and was read as {claimed}, which is stated")
             return as_claimed
         if codec:
-            _note_guess(name, "UTF-8", f"is not {claimed} and was read as UTF-8")
+            _note_guess(name, f"is not {claimed} and was read as UTF-8")
             return as_utf8
         verdict, fault = False if stated or sense == "words" else is_chinese(data), "makes no sense as UTF-8"
         if verdict is False:
             return as_utf8
         if sense == "lone":
-            _note_guess(name, "UTF-8", "was read as UTF-8, but may be Chinese (gb18030)")
+            _note_guess(name, "was read as UTF-8, but may be Chinese (gb18030)")
             return as_utf8
     if not verdict:
         raise _unknown_encoding(data, name, declared, verdict is None)
-    _note_guess(name, "gb18030", f"{fault} and was read as gb18030 (Chinese)")
+    _note_guess(name, f"{fault} and was read as gb18030 (Chinese)")
     return data.decode("gb18030")
 
 
@@ -170,21 +174,21 @@ def _codec(encoding: str | None) -> str | None:
 
 def _unknown_encoding(data: bytes, name: str, declared: str | None, unclear: bool) -> TextError:
     if b"\0" in data:
-        return TextError(name, "holds zero bytes: it is damaged, or no text")
+        return DamagedTextError(name, "holds zero bytes: it is damaged, or no text")
     lossy = data.decode("utf-8", "surrogateescape")
     first = NO_UTF8.search(lossy)
     line = lossy.count("\n", 0, first.start()) + 1 if first else 1
     if _is_damaged_utf8(data):
         strange = len(NO_UTF8.findall(lossy))
-        return TextError(name, f"line {line} is damaged: the text is UTF-8, but for {strange} bytes")
+        return DamagedTextError(name, f"line {line} is damaged: the text is UTF-8, but for {strange} bytes")
     claim = f"{declared} (declared), " if declared and _codec(declared) != "utf-8" else ""
     why = "may be Chinese or of another language" if unclear else "cannot be read"
     way = "state its encoding with --encoding (gb18030, big5, cp949, shift_jis, cp1252, ...)"
     return UnknownEncodingError(name, f"line {line} {why} (tried: {claim}UTF-8, gb18030 (Chinese)); {way}")
 
 
-def _note_guess(name: str, encoding: str, words: str) -> None:
-    place = os.path.dirname(name), encoding
+def _note_guess(name: str, words: str) -> None:
+    place = os.path.dirname(name), words
     if place not in _said:
         _said.add(place)
         rest = "other such files of its folder are read the same way. If that is wrong, name it with --encoding"

@@ -1,6 +1,6 @@
 """Converts a weight file: from the names of another code base to ours or back, and between file formats.
 
-First the layouts: how other code bases name and shape the weights of our networks, a table of patterns for each. Names
+First the layouts: how other code bases name and shape the weights of our networks, a table of names for each. Names
 and shapes follow the code that each ``title`` names; linear layers are ``[out, in]`` in PyTorch, ``[in, out]`` in
 Paddle. Then the conversion itself.
 """
@@ -12,10 +12,10 @@ import functools
 import math
 import os
 import re
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -25,68 +25,14 @@ from ppcls_ext.weights.files import SUFFIXES, TORCH_SUFFIXES, find_weights, read
 from ppcls_ext.weights.load import CLASSIFIER, LoadReport, compare
 from ppcls_ext.weights.pickles import first_of, read_torch_weights, shown
 
-Change = Callable[[np.ndarray], np.ndarray]
-
-
-def _same(array: np.ndarray) -> np.ndarray:
-    return array
-
-
-def _read_linear(array: np.ndarray) -> np.ndarray:
-    """``[out, in]``, or the same as a 1x1 convolution ``[out, in, 1, 1]`` -> ``[in, out]``; a bias as it is."""
-    if array.ndim == 4 and array.shape[2:] == (1, 1):
-        array = array[:, :, 0, 0]
-    return array.T if array.ndim == 2 else array
-
-
-def _read_vector(array: np.ndarray) -> np.ndarray:
-    """``[1, 1, 1, C]``, ``[1, C]`` or ``[C, 1, 1]`` -> ``[C]``."""
-    return array.reshape(-1) if array.ndim and array.size == max(array.shape) else array
-
-
-def _read_sparse_kernel(array: np.ndarray) -> np.ndarray:
-    """``[k * k, in, out]`` or, depthwise, ``[k * k, channels]`` -> ``[out, in, k, k]`` or ``[channels, 1, k, k]``.
-
-    Positions of the window go first along the height there, as ``remap_checkpoint_keys`` of the official ConvNeXt V2
-    repository shows.
-    """
-    side = math.isqrt(array.shape[0]) if array.ndim else 0
-    if array.ndim not in (2, 3) or side * side != array.shape[0]:
-        return array
-    windows = array.T.reshape(*array.shape[:0:-1], side, side).swapaxes(-1, -2)
-    return windows[:, None] if array.ndim == 2 else windows
-
-
-class Form(NamedTuple):
-    """How an array lies in the other code base: from their form to ours, and back.
-
-    What has none of the expected shapes is returned as it is, for the comparison with the model's shapes to find.
-    """
-
-    read: Change = _same
-    write: Change = _same
-
-
-SAME = Form()
-LINEAR = Form(_read_linear, np.transpose)  # Of a bias the transpose is the bias.
-POINTWISE = Form(_read_linear, lambda array: array.T[:, :, None, None] if array.ndim == 2 else array)
-# A factor for each channel, shaped to fit maps with the channels last, or first.
-LAST_AXIS = Form(_read_vector, lambda array: array.reshape(1, 1, 1, -1))
-FIRST_AXIS = Form(_read_vector, lambda array: array.reshape(-1, 1, 1))
-
-# What stands in the places of patterns. Few digits: a longer number is no position in a network.
+Shapes = Mapping[str, tuple[int, ...]]
+# What stands in the places of names. Few digits: a longer number is no position in a network.
 NUMBER = "0|[1-9][0-9]{0,3}"
 PLACES = {"stage": NUMBER, "block": NUMBER, "layer": NUMBER, "part": r"\w+", "name": ".+"}
 # What wrappers of a model put before every name.
 WRAPPERS = ("module.", "_orig_mod.")
-
-
-class Row(NamedTuple):
-    """One kind of weight: patterns of their name and ours with the same places, and how it lies there."""
-
-    theirs: str
-    ours: str
-    form: Form = SAME
+# Axes of size 1 that others add to our arrays, for maps with the channels last or first, and for 1x1 convolutions.
+CHANNELS_LAST, CHANNELS_FIRST, POINTWISE = np.s_[None, None, None, :], np.s_[:, None, None], np.s_[:, :, None, None]
 
 
 @dataclass
@@ -101,24 +47,28 @@ class Conversion:
 
 @dataclass(frozen=True)
 class Layout:
-    """Names and forms of another code base.
+    """Names and shapes of another code base.
 
     Attributes:
         title: whose they are, for messages.
         classes: our classes that it holds the weights of; empty for any model.
-        rows: the kinds of weights; the first row that matches counts.
-        unused: regular expressions of names that our models have no use for.
-        plain: what is done to a name and its array before the rows are looked at.
+        names: their names with places in braces, and ours with the same places; the first that fits counts.
+        unused: regular expression of names that our models have no use for.
+        transposed: weights of linear layers are ``[out, in]``.
+        axes: the axes that it adds, by the last two parts of our names.
+        plain: what is done to a name and its array before ``names`` is looked at.
     """
 
     title: str
     classes: tuple[str, ...]
-    rows: Sequence[Row]
-    unused: tuple[str, ...] = ()
+    names: Mapping[str, str]
+    unused: str = ""
+    transposed: bool = False
+    axes: Mapping[str, Any] = field(default_factory=dict)
     plain: Callable[[str, np.ndarray], tuple[str, np.ndarray]] = lambda name, array: (name, array)
 
     def to_ours(self, weights: Mapping[str, np.ndarray], label: str) -> Conversion:
-        """Renames and reshapes weights by their names, without asking which model they fit.
+        """Renames weights, without asking which model they fit; their axes stay, see ``arranged``.
 
         Raises:
             UserError: names are unknown, or two mean the same weight; the message begins with ``label``.
@@ -126,15 +76,15 @@ class Layout:
         conversion, unknown = Conversion(), []
         for name, array in _unwrapped(weights).items():
             plain, array = self.plain(name, array)
-            match = _matching(self.rows, plain, "theirs", "ours")
-            if any(re.fullmatch(pattern, name) for pattern in self.unused):
+            ours = _renamed(plain, self.names.items())
+            if re.fullmatch(self.unused, name):
                 conversion.dropped.append(name)
-            elif match is None:
+            elif ours is None:
                 unknown.append(name)
-            elif match[1] in conversion.weights:
-                raise UserError(f"{label}: holds {match[1]} twice, the second time as {shown(name)}")
+            elif ours in conversion.weights:
+                raise UserError(f"{label}: holds {ours} twice, the second time as {shown(name)}")
             else:
-                conversion.weights[match[1]] = match[0].form.read(array)
+                conversion.weights[ours] = array
         if unknown:
             raise UserError(
                 f"{label}: not a checkpoint of {self.title}, {len(unknown)} of {len(weights)} names are unknown: "
@@ -142,14 +92,29 @@ class Layout:
             )
         return conversion
 
+    def arranged(self, weights: Mapping[str, np.ndarray], shapes: Shapes) -> dict[str, np.ndarray]:
+        """Returns renamed weights with the axes that ``shapes`` of a model have; what has none of the expected shapes
+        as it is, for the comparison with the model's shapes to find."""
+
+        def arrange(array: np.ndarray, axes: int) -> np.ndarray:
+            if axes == 1 and array.ndim and array.size == max(array.shape):
+                return array.reshape(-1)
+            if axes == 2 and self.transposed:
+                array = array[:, :, 0, 0] if array.shape[2:] == (1, 1) else array
+                return array.T if array.ndim == 2 else array
+            return array
+
+        return {name: arrange(array, len(shapes.get(name, ()))) for name, array in weights.items()}
+
     def to_theirs(self, weights: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """The inverse of ``to_ours``; ``ValueError`` where the layout has no such weight."""
+        """The inverse of ``to_ours`` and ``arranged``, for weights of a model of ``classes``."""
         converted = {}
         for name, array in weights.items():
-            match = _matching(self.rows, name, "ours", "theirs")
-            if match is None:
-                raise ValueError(f"{self.title} has no weight for {name}")
-            converted[match[1]] = match[0].form.write(array)
+            array = array.T if array.ndim == 2 and self.transposed else array
+            axes = self.axes.get(".".join(name.split(".")[-2:]))
+            theirs = _renamed(name, ((ours, theirs) for theirs, ours in self.names.items()))
+            assert theirs is not None, name
+            converted[theirs] = array if axes is None else array[axes]
         return converted
 
 
@@ -161,12 +126,11 @@ def _unwrapped(weights: Mapping[str, np.ndarray]) -> Mapping[str, np.ndarray]:
     return weights
 
 
-def _matching(rows: Sequence[Row], name: str, source: str, target: str) -> tuple[Row, str] | None:
-    """Returns the first row whose pattern ``source`` fits ``name``, and the name that its ``target`` gives then."""
-    for row in rows:
-        match = _expression(getattr(row, source)).fullmatch(name)
-        if match:
-            return row, getattr(row, target).format(**match.groupdict())
+def _renamed(name: str, pairs: Iterable[tuple[str, str]]) -> str | None:
+    """Returns what the first of ``pairs`` whose first half fits ``name`` makes of it, ``None`` where none fits."""
+    for source, target in pairs:
+        if match := _expression(source).fullmatch(name):
+            return target.format(**match.groupdict())
     return None
 
 
@@ -176,112 +140,110 @@ def _expression(pattern: str) -> re.Pattern[str]:
 
 
 V1, V2, ECONVNEXT = "ConvNeXtV1", "ConvNeXtV2", "EConvNeXt"
-BLOCK = "stages.{stage}.blocks.{block}"
-DOWNSAMPLE = "stages.{stage}.downsample"
+BLOCK, DOWNSAMPLE = "stages.{stage}.blocks.{block}", "stages.{stage}.downsample"
 
 
-def _official(linear: Form) -> list[Row]:
-    """The names of the official ConvNeXt, which PaddleClas took over with Paddle's form of linear layers."""
-    block = "stages.{stage}.{block}."
-    return [
-        Row("downsample_layers.0.{layer}.{part}", "stem.{layer}.{part}"),
-        Row("downsample_layers.{stage}.{layer}.{part}", DOWNSAMPLE + ".{layer}.{part}"),
-        *_parts(block, {"dwconv": "depthwise", "norm": "norm"}),
-        *_parts(block, {"pwconv1": "expand", "pwconv2": "project"}, linear),
-        Row(block + "gamma", BLOCK + ".layer_scale.weight"),
-        # ConvNeXt V2 shapes what its normalisation learns like a map with the channels last.
-        Row(block + "grn.gamma", BLOCK + ".response_norm.weight", LAST_AXIS),
-        Row(block + "grn.beta", BLOCK + ".response_norm.bias", LAST_AXIS),
-        Row("norm.{part}", "norm.{part}"),
-        Row("head.{part}", "head.{part}", linear),
-    ]
+def _parts(layers: Mapping[str, str], theirs: str = BLOCK, ours: str = BLOCK) -> dict[str, str]:
+    """Returns the names of weights and biases of layers inside a block or another part of the network."""
+    return {f"{theirs}.{name}.{{part}}": f"{ours}.{own}.{{part}}" for name, own in layers.items()}
 
 
-def _parts(prefix: str, names: Mapping[str, str], form: Form = SAME, block: str = BLOCK) -> list[Row]:
-    """Rows of the layers of a block that hold weights and biases, by their names and ours."""
-    return [Row(f"{prefix}{theirs}.{{part}}", f"{block}.{ours}.{{part}}", form) for theirs, ours in names.items()]
+# The names of the official ConvNeXt, which PaddleClas took over with Paddle's form of linear layers.
+OFFICIAL = {
+    "downsample_layers.0.{layer}.{part}": "stem.{layer}.{part}",
+    "downsample_layers.{stage}.{layer}.{part}": DOWNSAMPLE + ".{layer}.{part}",
+    "stages.{stage}.{block}.gamma": BLOCK + ".layer_scale.weight",
+    "stages.{stage}.{block}.grn.gamma": BLOCK + ".response_norm.weight",
+    "stages.{stage}.{block}.grn.beta": BLOCK + ".response_norm.bias",
+    **_parts({"dwconv": "depthwise", "norm": "norm", "pwconv1": "expand", "pwconv2": "project"},
+             theirs="stages.{stage}.{block}"),
+    "norm.{part}": "norm.{part}",
+    "head.{part}": "head.{part}",
+}  # fmt: skip
+TIMM = {
+    "stem.{layer}.{part}": "stem.{layer}.{part}",
+    DOWNSAMPLE + ".{layer}.{part}": DOWNSAMPLE + ".{layer}.{part}",
+    BLOCK + ".gamma": BLOCK + ".layer_scale.weight",
+    **_parts({"conv_dw": "depthwise", "norm": "norm", "mlp.grn": "response_norm", "mlp.fc1": "expand",
+              "mlp.fc2": "project"}),
+    "head.norm.{part}": "norm.{part}",
+    "head.fc.{part}": "head.{part}",
+}  # fmt: skip
 
 
-def _dense(name: str, array: np.ndarray) -> tuple[str, np.ndarray]:
-    """Makes of a weight of the masked autoencoder's encoder, whose layers are those of MinkowskiEngine, that of the
-    ordinary layer in the network itself."""
-    name = name.removeprefix("encoder.").replace(".ln.", ".").replace(".linear.", ".")
-    if name.endswith(".kernel"):
-        return f"{name.removesuffix('kernel')}weight", _read_sparse_kernel(array)
-    return name, _read_vector(array) if name.endswith(".bias") else array
-
-
-def _timm(linear: Form) -> list[Row]:
-    """The names of timm. Its small models have 1x1 convolutions in the place of linear layers, but for the last."""
-    return [
-        Row("stem.{layer}.{part}", "stem.{layer}.{part}"),
-        Row(DOWNSAMPLE + ".{layer}.{part}", DOWNSAMPLE + ".{layer}.{part}"),
-        *_parts(BLOCK + ".", {"conv_dw": "depthwise", "norm": "norm", "mlp.grn": "response_norm"}),
-        *_parts(BLOCK + ".", {"mlp.fc1": "expand", "mlp.fc2": "project"}, linear),
-        Row(BLOCK + ".gamma", BLOCK + ".layer_scale.weight"),
-        Row("head.norm.{part}", "norm.{part}"),
-        Row("head.fc.{part}", "head.{part}", LINEAR),
-    ]
-
-
-def _torchvision() -> list[Row]:
+def _torchvision() -> dict[str, str]:
     """The names of torchvision, which counts stems, downsamplings and stages in one row."""
-    rows = [Row("features.0.{layer}.{part}", "stem.{layer}.{part}")]
+    names: dict[str, str] = {}
     for stage in range(4):
         theirs, ours = f"features.{2 * stage + 1}.{{block}}", f"stages.{stage}.blocks.{{block}}"
-        rows += [
-            Row(f"features.{2 * stage}.{{layer}}.{{part}}", f"stages.{stage}.downsample.{{layer}}.{{part}}"),
-            Row(theirs + ".layer_scale", ours + ".layer_scale.weight", FIRST_AXIS),
-            *_parts(theirs + ".block.", {"0": "depthwise", "2": "norm"}, block=ours),
-            *_parts(theirs + ".block.", {"3": "expand", "5": "project"}, LINEAR, block=ours),
-        ]
-    return [*rows, Row("classifier.0.{part}", "norm.{part}"), Row("classifier.2.{part}", "head.{part}", LINEAR)]
+        names |= {
+            f"features.{2 * stage}.{{layer}}.{{part}}": f"stages.{stage}.downsample.{{layer}}.{{part}}",
+            f"{theirs}.layer_scale": f"{ours}.layer_scale.weight",
+            **_parts({"0": "depthwise", "2": "norm", "3": "expand", "5": "project"}, f"{theirs}.block", ours),
+        }
+    # No downsampling stands before the first stage, but the stem.
+    names["features.0.{layer}.{part}"] = "stem.{layer}.{part}"
+    return {**names, "classifier.0.{part}": "norm.{part}", "classifier.2.{part}": "head.{part}"}
 
 
-def _reference() -> list[Row]:
+def _reference() -> dict[str, str]:
     """The names of the paper's repository, whose stem counts from one."""
     places = {f"Down_Conv.conv{layer + 1}": f"stem.{layer}" for layer in range(3)}
     stages = {"down.0": "downsample", "conv1": "shortcut", "conv2": "entry", "conv3": "merge"}
     places |= {f"stages.{{stage}}.{theirs}": f"stages.{{stage}}.{ours}" for theirs, ours in stages.items()}
-    block = {
-        "dwconv": "depthwise", "norm": "norm", "pwconv1": "expand", "pwconv2": "project", "norm2": "project_norm",
-        "ese.fc": "attention.conv",
+    names: dict[str, str] = {}
+    for theirs, ours in places.items():
+        names |= _parts({"conv": "conv", "bn": "norm"}, theirs, ours)
+    return names | {
+        **_parts({"attn.fc": "attention.conv"}, "stages.{stage}", "stages.{stage}"),
+        **_parts({"dwconv": "depthwise", "norm": "norm", "pwconv1": "expand", "pwconv2": "project",
+                  "norm2": "project_norm", "ese.fc": "attention.conv"}),
+        "norm.{part}": "norm.{part}",
+        "head.fc_cls.{part}": "head.{part}",
     }  # fmt: skip
-    return [
-        *(Row(f"{theirs}.conv.{{part}}", f"{ours}.conv.{{part}}") for theirs, ours in places.items()),
-        *(Row(f"{theirs}.bn.{{part}}", f"{ours}.norm.{{part}}") for theirs, ours in places.items()),
-        Row("stages.{stage}.attn.fc.{part}", "stages.{stage}.attention.conv.{part}"),
-        *_parts(BLOCK + ".", block),
-        Row("norm.{part}", "norm.{part}"),
-        Row("head.fc_cls.{part}", "head.{part}"),
-    ]
+
+
+def _dense(name: str, array: np.ndarray) -> tuple[str, np.ndarray]:
+    """Makes of a weight of the masked autoencoder's encoder, whose layers are those of MinkowskiEngine, that of the
+    ordinary layer in the network itself.
+
+    Kernels are ``[k * k, in, out]`` there or, depthwise, ``[k * k, channels]``. Positions of the window go first along
+    the height, as ``remap_checkpoint_keys`` of the official ConvNeXt V2 repository shows.
+    """
+    name = name.removeprefix("encoder.").replace(".ln.", ".").replace(".linear.", ".")
+    if not name.endswith(".kernel"):
+        return name, array
+    name = f"{name.removesuffix('kernel')}weight"
+    side = math.isqrt(array.shape[0]) if array.ndim else 0
+    if array.ndim not in (2, 3) or side * side != array.shape[0]:
+        return name, array
+    windows = array.T.reshape(*array.shape[:0:-1], side, side).swapaxes(-1, -2)
+    return name, windows[:, None] if array.ndim == 2 else windows
 
 
 # Whose weights are read, by the name on the command line.
 LAYOUTS: dict[str, Layout] = {
     "facebook": Layout(
-        "the official repositories of ConvNeXt and ConvNeXt V2",
-        (V1, V2),
-        _official(LINEAR),
+        "the official repositories of ConvNeXt and ConvNeXt V2", (V1, V2), OFFICIAL,
         # What the masked autoencoder has behind its encoder.
-        unused=(r"(decoder|proj|pred)\..+", "mask_token"),
-        plain=_dense,
+        unused=r"(decoder|proj|pred)\..+|mask_token", transposed=True, plain=_dense,
+        axes={"response_norm.weight": CHANNELS_LAST, "response_norm.bias": CHANNELS_LAST},
     ),
-    "ours": Layout("this project", (), [Row("{name}", "{name}")]),
-    "paddleclas": Layout("PaddleClas's ConvNeXt", (V1,), _official(SAME)),
+    "ours": Layout("this project", (), {"{name}": "{name}"}),
+    "paddleclas": Layout("PaddleClas's ConvNeXt", (V1,), OFFICIAL),
     "reference": Layout(
-        "the paper's repository",
-        (ECONVNEXT,),
-        _reference(),
+        "the paper's repository", (ECONVNEXT,), _reference(),
         # The layer scale that the attention replaced, and the batch norms of detector features.
-        unused=(r"stages\.\d\.blocks\.\d+\.gamma", r"norms\.\d\..+"),
+        unused=r"stages\.\d\.blocks\.\d+\.gamma|norms\.\d\..+",
     ),
-    "timm": Layout("timm's ConvNeXt", (V1, V2), _timm(LINEAR)),
-    "torchvision": Layout("torchvision's ConvNeXt", (V1,), _torchvision()),
-}
-TIMM_POINTWISE = Layout("timm's ConvNeXt with 1x1 convolutions", (V1, V2), _timm(POINTWISE))
-# Our models that timm builds so.
+    "timm": Layout("timm's ConvNeXt", (V1, V2), TIMM, transposed=True),
+    "torchvision": Layout(
+        "torchvision's ConvNeXt", (V1,), _torchvision(), transposed=True, axes={"layer_scale.weight": CHANNELS_FIRST}
+    ),
+}  # fmt: skip
+# Our models that timm builds with 1x1 convolutions in the place of linear layers, but for the last.
 POINTWISE_IN_TIMM = ("ConvNeXtV2_atto", "ConvNeXtV2_femto", "ConvNeXtV2_pico", "ConvNeXtV2_nano")
+TIMM_POINTWISE = replace(LAYOUTS["timm"], axes={"expand.weight": POINTWISE, "project.weight": POINTWISE})
 # Whose form is written. Not the reference's: what it holds beyond our models cannot be made up.
 TARGETS = ("facebook", "ours", "paddleclas", "timm", "torchvision")
 # In these the weights are read by Paddle, in all others by PyTorch.
@@ -321,14 +283,11 @@ def convert_weights(
         raise UserError("--drop-head leaves the classifier out: leave --class-num out too")
     if target not in TARGETS:
         raise UserError(f"weights can be written for {', '.join(TARGETS)}, not for {target}")
-    family = family_of(model_name)
     for option, name in (("--from", origin), ("--to", target)):
-        classes = LAYOUTS[name].classes
-        if classes and (family is None or family.network.__name__ not in classes):
-            models = [model for each in families() if each.network.__name__ in classes for model in each.models]
+        if LAYOUTS[name].classes and model_name not in _models_of(LAYOUTS[name]):
             raise UserError(
                 f"{option} {name} is for {LAYOUTS[name].title}, not for {model_name}: "
-                f"choose --model among {', '.join(models)}"
+                f"choose --model among {', '.join(_models_of(LAYOUTS[name]))}"
             )
     file = find_weights(source)
     if file.suffix in TORCH_SUFFIXES:
@@ -337,42 +296,41 @@ def convert_weights(
         raise UserError(f"{file}: --entry {entry} is for files of torch.save ({', '.join(TORCH_SUFFIXES)})")
     else:
         weights = read_weights(source)
+    layout = LAYOUTS[origin]
     try:
-        conversion = LAYOUTS[origin].to_ours(weights, str(file))
+        conversion = layout.to_ours(weights, str(file))
     except UserError as error:
-        other = next((name for name, each in LAYOUTS.items() if each.classes and _knows(each, weights)), None)
-        if other in (None, origin):
+        if (meant := _meant(weights, origin)) is None:
             raise
-        raise UserError(f"{error}. These are the names of {LAYOUTS[other].title}: say --from {other}") from error
-    converted = conversion.weights
+        raise UserError(f"{error}. {meant}") from error
     if drop_head:
         class_num = 0
         _drop_head(conversion)
     elif class_num is None:
-        bias = converted.get("head.bias")
+        bias = conversion.weights.get("head.bias")
         class_num = len(bias) if bias is not None and bias.ndim == 1 else 1000
-    report = compare(str(file), _shapes_of(model_name, class_num), converted)
+    shapes = _shapes_of(model_name, class_num)
+    conversion.weights = layout.arranged(conversion.weights, shapes)
+    report = compare(str(file), shapes, conversion.weights)
     if not report.complete:
-        raise UserError(f"{file} does not fit {model_name}: {_advice(report, converted, class_num)}")
+        raise UserError(f"{file} does not fit {model_name}: {_advice(report, weights, origin)}")
     # A .pdparams keeps bfloat16 as 16-bit integers; no weight is ever a real uint16.
-    for name, array in converted.items():
+    for name, array in conversion.weights.items():
         if array.dtype.kind != "f" and array.dtype != np.uint16:
             raise UserError(f"{file}: {name} is of type {array.dtype}, not a weight")
-    written = converted
+    written = conversion.weights
     if target != "ours":
-        plain = {name: widened(array) for name, array in converted.items()}
-        pointwise = target == "timm" and model_name in POINTWISE_IN_TIMM
-        written = (TIMM_POINTWISE if pointwise else LAYOUTS[target]).to_theirs(plain)
+        theirs = TIMM_POINTWISE if target == "timm" and model_name in POINTWISE_IN_TIMM else LAYOUTS[target]
+        written = theirs.to_theirs({name: widened(array) for name, array in written.items()})
     metadata = {"model": model_name, "class_num": str(class_num), "origin": origin}
     write_weights(destination, written, {"format": "paddle" if for_paddle else "pt", **metadata})
     return conversion
 
 
-def _knows(layout: Layout, weights: Mapping[str, np.ndarray]) -> bool:
-    try:
-        return bool(layout.to_ours(weights, "").weights)
-    except UserError:
-        return False
+def _models_of(layout: Layout) -> list[str]:
+    """Returns our models whose weights a layout can hold."""
+    fitting = [each for each in families() if not layout.classes or each.network.__name__ in layout.classes]
+    return [name for family in fitting for name in family.models]
 
 
 def _drop_head(conversion: Conversion) -> None:
@@ -386,11 +344,11 @@ def _drop_head(conversion: Conversion) -> None:
     features = [array for name, array in conversion.weights.items() if name.endswith(".project.bias")]
     if features and not any(name.startswith("norm.") for name in conversion.weights):
         for name, value in (("norm.weight", 1.0), ("norm.bias", 0.0)):
-            conversion.weights[name] = np.full(features[-1].shape, value, dtype=np.float32)
+            conversion.weights[name] = np.full(features[-1].size, value, dtype=np.float32)
             conversion.fresh.append(name)
 
 
-def _shapes_of(model_name: str, class_num: int) -> dict[str, tuple[int, ...]]:
+def _shapes_of(model_name: str, class_num: int) -> Shapes:
     import paddle
 
     try:
@@ -403,18 +361,27 @@ def _shapes_of(model_name: str, class_num: int) -> dict[str, tuple[int, ...]]:
     return {name: tuple(weight.shape) for name, weight in model.state_dict().items()}
 
 
-def _advice(report: LoadReport, converted: Mapping[str, np.ndarray], class_num: int) -> str:
+def _advice(report: LoadReport, weights: Mapping[str, np.ndarray], origin: str) -> str:
     """Returns the differences between a file and a model with what to say on the command line."""
     differences = report.differences()
-    if report.outside(CLASSIFIER).complete:
-        if report.missing:
-            return f"{differences}. Only the classifier is missing: --drop-head writes the weights without one"
-        classes = converted["head.bias"].size if "head.bias" in converted else "N"
-        return f"{differences}. Only the classifier differs: say --class-num {classes}, or --drop-head to leave it out"
     if set(report.different) == {"norm.weight", "norm.bias", "head.weight", "head.bias"} == set(report.missing):
         return f"{differences}. The file holds the features alone, as after pretraining without labels: say --drop-head"
-    for family in families():
-        for name in family.models:
-            if compare("", _shapes_of(name, class_num), converted).outside(CLASSIFIER).complete:
-                return f"this is {name}: choose --model {name}"
-    return f"{differences}. The file is incomplete, altered, of another model, or not what --from says"
+    if report.outside(CLASSIFIER).complete:
+        return f"{differences}. Only the classifier differs: say --class-num, or --drop-head to leave it out"
+    meant = _meant(weights, origin)
+    return meant or f"{differences}. The file is incomplete, altered, of another model, or not what --from says"
+
+
+def _meant(weights: Mapping[str, np.ndarray], origin: str) -> str | None:
+    """Returns what to say on the command line for weights that fit another model or layout; None if they fit none."""
+    for name in [origin, *LAYOUTS]:
+        layout = LAYOUTS[name]
+        with contextlib.suppress(UserError):
+            renamed = layout.to_ours(weights, "").weights
+            for model in _models_of(layout):
+                shapes = _shapes_of(model, 1000)
+                if compare("", shapes, layout.arranged(renamed, shapes)).outside(CLASSIFIER).complete:
+                    if name == origin:
+                        return f"this is {model}: choose --model {model}"
+                    return f"These are the names of {layout.title}: say --from {name} --model {model}"
+    return None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -85,10 +85,21 @@ def compare(label: str, shapes: Mapping[str, tuple[int, ...]], weights: Mapping[
     return report
 
 
+def refusal_of_model(report: LoadReport, weights: Mapping[str, np.ndarray]) -> str:
+    """Returns what is said of weights that do not fit a model of this project, and what to do about it."""
+    advice = "Choose the model (Arch.name and its arguments) that the weights were trained with"
+    if is_reference(weights):
+        advice = "These are the paper repository's names: convert them with tools/convert_weights.py --from reference"
+    elif report.outside(CLASSIFIER).complete:
+        advice = "Only the classifier differs: set Arch.class_num to the number of classes of the file"
+    return f"{report.source} does not fit the model: {report.differences()}. {advice}"
+
+
 def load_weights(
     model: paddle.nn.Layer,
     source: str | os.PathLike[str] | Mapping[str, np.ndarray],
     may_differ: Sequence[str] = (),
+    refusal: Callable[[LoadReport, Mapping[str, np.ndarray]], str] = refusal_of_model,
 ) -> LoadReport:
     """Loads weights into ``model`` in place; it is changed completely or, on an error, not at all.
 
@@ -98,6 +109,7 @@ def load_weights(
         may_differ: prefixes of names that may be missing, superfluous or of another shape, for example ``CLASSIFIER``
             when fine-tuning for another number of classes. What differs there keeps the model's own values, and one
             line of the log says so.
+        refusal: makes of the forbidden differences and the weights what is said of them, in one line.
 
     Raises:
         UserError: a name or shape differs outside ``may_differ``, or the source cannot be read.
@@ -112,13 +124,7 @@ def load_weights(
     report = compare(label, {name: tuple(target.shape) for name, target in targets.items()}, weights)
     forbidden = report.outside(may_differ)
     if not forbidden.complete:
-        advice = "Choose the model (Arch.name and its arguments) that the weights were trained with"
-        if is_reference(weights):
-            tool = "tools/convert_weights.py --from reference"
-            advice = f"These are the paper repository's names: convert them with {tool}"
-        elif all(name.startswith(CLASSIFIER) for name in forbidden.different):
-            advice = "Only the classifier differs: set Arch.class_num to the number of classes of the file"
-        raise UserError(f"{label} does not fit the model: {forbidden.differences()}. {advice}")
+        raise UserError(refusal(forbidden, weights))
     if not report.loaded:
         raise UserError(f"{label} does not fit the model: no weight has a name that the model knows")
     with paddle.no_grad():

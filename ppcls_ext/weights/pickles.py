@@ -144,67 +144,52 @@ def whole_numbers(value: Any) -> bool:
 
 
 # PyTorch's tensors. Tuples, because a pickle can alter the attributes of an object, but not a tuple.
-class ElementType(NamedTuple):
-    """A type of numbers by PyTorch's name; ``code`` is numpy's ("u2" for bfloat16's bits)."""
+class NumberType(NamedTuple):
+    """A type of numbers of PyTorch by numpy's code; ``bfloat16``: they are the 16 bits of such numbers."""
 
-    name: str
     code: str
-    size: int
+    bfloat16: bool = False
+
+    @property
+    def size(self) -> int:
+        """Bytes of a number."""
+        return int(self.code[1:])
 
 
 class Storage(NamedTuple):
-    """Numbers beside the pickle: raw bytes ``[B]`` (uint8), their type and byte order."""
+    """Numbers beside the pickle: raw bytes ``[B]`` (uint8) and their type."""
 
-    kind: ElementType
+    kind: NumberType
     content: np.ndarray
-    order: str
 
 
 class Tensor(NamedTuple):
-    """A view of a storage in the file's byte order."""
+    """A view of a storage."""
 
-    kind: ElementType
+    kind: NumberType
     view: np.ndarray
 
 
-def _tensor(storage: Any, offset: Any, shape: Any, strides: Any, *_unused: Any, kind: Any = None) -> Tensor:
-    if not isinstance(storage, Storage) or not isinstance(kind := kind or storage.kind, ElementType):
-        raise RefusedError("it holds a tensor without numbers or without a number type")
+def _tensor(storage: Any, offset: Any, shape: Any, strides: Any, *_unused: Any) -> Tensor:
+    if not isinstance(storage, Storage):
+        raise RefusedError("it holds a tensor without numbers")
+    kind = storage.kind
     if not whole_numbers((offset,)) or not whole_numbers(shape) or not whole_numbers(strides):
         raise RefusedError("it holds a tensor whose offset, shape or stride is not a row of whole numbers")
     count = storage.content.size // kind.size
     last = offset + sum((length - 1) * stride for length, stride in zip(shape, strides, strict=True))
     if math.prod(shape) and (last >= count or math.prod(shape) > count):
         raise RefusedError(f"it holds a tensor of shape {shown(shape)} that reaches beyond its {count} numbers")
-    numbers = storage.content[: count * kind.size].view(storage.order + kind.code)
+    numbers = storage.content[: count * kind.size].view(f"<{kind.code}")
     if not math.prod(shape):
         return Tensor(kind, np.empty(shape, numbers.dtype))
     steps = [stride * kind.size for stride in strides]
     return Tensor(kind, np.lib.stride_tricks.as_strided(numbers[offset:], shape, steps, writeable=False))
 
 
-def _typed_tensor(*arguments: Any) -> Tensor:
-    return _tensor(*arguments[:4], kind=arguments[6])
-
-
-def _tensor_with_attributes(function: Any, _kind: Any, arguments: Any, _attributes: Any) -> Any:
-    if not isinstance(function, StandIn):
-        raise RefusedError("it builds a tensor in an unusual way")
-    return function(*arguments)
-
-
-ELEMENT_TYPES = {
-    name: ElementType(name, code, int(code[1:]))
-    for name, code in {
-        "float64": "f8", "float32": "f4", "float16": "f2", "bfloat16": "u2", "complex64": "c8", "complex128": "c16",
-        "int64": "i8", "int32": "i4", "int16": "i2", "int8": "i1", "uint64": "u8", "uint32": "u4", "uint16": "u2",
-        "uint8": "u1", "bool": "b1",
-    }.items()
-}  # fmt: skip
 STORAGES = {
-    "Double": "float64", "Float": "float32", "Half": "float16", "BFloat16": "bfloat16", "ComplexFloat": "complex64",
-    "ComplexDouble": "complex128", "Long": "int64", "Int": "int32", "Short": "int16", "Char": "int8", "Byte": "uint8",
-    "Bool": "bool", "Untyped": "uint8",
+    "Double": "f8", "Float": "f4", "Half": "f2", "ComplexFloat": "c8", "ComplexDouble": "c16", "Long": "i8",
+    "Int": "i4", "Short": "i2", "Char": "i1", "Byte": "u1", "Bool": "b1",
 }  # fmt: skip
 FUNCTIONS = {
     "numpy dtype": PickledType,
@@ -218,10 +203,7 @@ FUNCTIONS = {
     "torch Size": lambda lengths=(): lengths,
     "torch._utils _rebuild_tensor": _tensor,
     "torch._utils _rebuild_tensor_v2": _tensor,
-    "torch._utils _rebuild_tensor_v3": _typed_tensor,
     "torch._utils _rebuild_parameter": lambda data, *_unused: data,
-    "torch._utils _rebuild_parameter_with_state": lambda data, *_unused: data,
-    "torch._tensor _rebuild_from_type_v2": _tensor_with_attributes,
 }
 # What training loops put beside the weights. None of it is ever called or built.
 IGNORED = {
@@ -231,19 +213,19 @@ IGNORED = {
     "datetime": "datetime date time timedelta timezone",
     "pathlib": "Path PosixPath WindowsPath PurePath PurePosixPath PureWindowsPath",
     "numpy": "ndarray float64 float32 int64 int32 bool_",
-    "torch": "device Tensor Generator",
+    "torch": "device Tensor Generator float32 float16 bfloat16",
     "torch.nn.parameter": "Parameter",
 }
 ALLOWED: dict[str, Any] = {
     **{name: StandIn(function) for name, function in FUNCTIONS.items()},
     **{f"{module} {name}": Opaque for module, names in IGNORED.items() for name in names.split()},
-    **{f"torch {name}": kind for name, kind in ELEMENT_TYPES.items()},
-    **{f"torch {name}Storage": ELEMENT_TYPES[kind] for name, kind in STORAGES.items()},
+    **{f"torch {name}Storage": NumberType(code) for name, code in STORAGES.items()},
+    "torch BFloat16Storage": NumberType("u2", bfloat16=True),
 }
-# The same modules under other names: Python 2, numpy 2, and PyTorch's storages.
+# The same modules under other names: Python 2, numpy 2, and PyTorch on a GPU.
 SYNONYMS = {
     "__builtin__": "builtins", "numpy._core.multiarray": "numpy.core.multiarray",
-    "numpy._core.numeric": "numpy.core.numeric", "torch.cuda": "torch", "torch.storage": "torch",
+    "numpy._core.numeric": "numpy.core.numeric", "torch.cuda": "torch",
 }  # fmt: skip
 # Of these a pickle names classes when a whole model was saved, with its code, in the place of its weights.
 CODE = ("torch.nn.", "torchvision.", "timm.", "models.", "__main__", "__torch__")
@@ -257,15 +239,14 @@ class SafeUnpickler(pickle.Unpickler):
         size: bytes of the file, for the limit on what is made of it.
         encoding: of Python 2's texts.
         read_storage: for files of ``torch.save``: from key and size in bytes to the content, uint8.
-        order: byte order of the storages, "<" or ">".
     """
 
     def __init__(
         self, stream: IO[bytes], size: int, encoding: str = "latin1",
-        read_storage: Callable[[str, int], np.ndarray] | None = None, order: str = "<",
+        read_storage: Callable[[str, int], np.ndarray] | None = None,
     ) -> None:  # fmt: skip
         super().__init__(stream, encoding=encoding)
-        self.stream, self.left, self.read_storage, self.order = stream, ROOM * size, read_storage, order
+        self.stream, self.left, self.read_storage = stream, ROOM * size, read_storage
         self.storages: dict[str, np.ndarray] = {}
 
     def load(self) -> Any:
@@ -309,14 +290,14 @@ class SafeUnpickler(pickle.Unpickler):
         if not known or self.read_storage is None:
             raise RefusedError("it names an unknown kind of content")
         kind, key, _device, count = pid[1:5]
-        if not isinstance(kind, ElementType) or not isinstance(key, str) or not whole_numbers((count,)):
+        if not isinstance(kind, NumberType) or not isinstance(key, str) or not whole_numbers((count,)):
             raise RefusedError("it holds numbers without a type, a name or a count")
         if key not in self.storages:
             self.take(count * kind.size)
             self.storages[key] = self.read_storage(key, count * kind.size)
         if self.storages[key].size < count * kind.size:
             raise RefusedError(f"it is cut short or damaged at the numbers '{shown(key)}'")
-        return Storage(kind, self.storages[key], self.order)
+        return Storage(kind, self.storages[key])
 
     def plain(self, value: Any, made: dict[int, Any]) -> Any:
         """Returns ``value`` with arrays in the place of their pickled forms, through dictionaries, lists and tuples.
@@ -398,11 +379,9 @@ def read_torch_weights(path: str | os.PathLike[str], entry: str | None = None) -
         value, unpickler = read(content)
         arrays = {}
         for name, tensor in _chosen(value, entry, str(file)).items():
-            array = tensor.view
-            if tensor.kind.name == "bfloat16" or not array.dtype.isnative:
-                unpickler.take(2 * array.nbytes)
-                array = array.astype(array.dtype.newbyteorder("="))
-            arrays[name] = bfloat16_to_float32(array) if tensor.kind.name == "bfloat16" else array
+            if tensor.kind.bfloat16:
+                unpickler.take(2 * tensor.view.nbytes)
+            arrays[name] = bfloat16_to_float32(tensor.view) if tensor.kind.bfloat16 else tensor.view
         return arrays
 
 
@@ -422,15 +401,13 @@ def _load_archive(content: bytes) -> tuple[Any, SafeUnpickler]:
             raise RefusedError(f"its zip archive holds '{shown(name)}' compressed, which torch.save never does")
         return archive.read(entry)  # Compares the checksum.
 
-    order = read("byteorder") if f"{folder}byteorder" in archive.NameToInfo else b"little"
-    if order not in (b"little", b"big"):
-        raise RefusedError(f"its byte order is {order[:20]!r}")
-    stream = io.BytesIO(read("data.pkl"))
+    if f"{folder}byteorder" in archive.NameToInfo and read("byteorder") != b"little":
+        raise RefusedError("it was written on a machine of another byte order")
 
     def storage(key: str, _size: int) -> np.ndarray:
         return np.frombuffer(read(f"data/{key}"), np.uint8)
 
-    unpickler = SafeUnpickler(stream, len(content), read_storage=storage, order="<" if order == b"little" else ">")
+    unpickler = SafeUnpickler(io.BytesIO(read("data.pkl")), len(content), read_storage=storage)
     return unpickler.load(), unpickler
 
 
@@ -442,8 +419,9 @@ def _load_old(content: bytes) -> tuple[Any, SafeUnpickler]:
     if SafeUnpickler(stream, size).load() != 1001:
         raise RefusedError("it is of an unknown version of torch.save; save it anew with today's PyTorch")
     system = SafeUnpickler(stream, size).load()
-    order = "<" if not isinstance(system, dict) or system.get("little_endian", True) else ">"
-    unpickler = SafeUnpickler(stream, size, read_storage=lambda _, count: np.zeros(count, np.uint8), order=order)
+    if isinstance(system, dict) and not system.get("little_endian", True):
+        raise RefusedError("it was written on a machine of another byte order")
+    unpickler = SafeUnpickler(stream, size, read_storage=lambda _, count: np.zeros(count, np.uint8))
     value = unpickler.load()
     for key in SafeUnpickler(stream, size).load():
         stream.read(8)
@@ -456,29 +434,23 @@ def _load_old(content: bytes) -> tuple[Any, SafeUnpickler]:
 
 
 def _chosen(value: Any, entry: str | None, label: str) -> dict[str, Tensor]:
-    """Returns the one set of weights that is meant: a dictionary of tensors, ``value`` itself or an entry of it."""
-
-    def is_weights(each: Any) -> bool:
-        return isinstance(each, dict) and any(isinstance(tensor, Tensor) for tensor in each.values())
-
+    """Returns the one set of weights that is meant: a dictionary of tensors, an entry of ``value`` or itself."""
     if not isinstance(value, dict):
         raise UserError(f"{label}: holds a {type(value).__name__.lower()}, expected a dictionary of weights by name")
-    found = {name: each for name, each in value.items() if isinstance(name, str) and is_weights(each)}
+    found = {
+        name: each for name, each in value.items()
+        if isinstance(name, str) and isinstance(each, dict) and any(isinstance(one, Tensor) for one in each.values())
+    }  # fmt: skip
     entries = first_of(found, SHOWN_ENTRIES)
-    if not found and is_weights(value):
-        if entry is not None:
-            raise UserError(f"{label}: holds the weights themselves and no entries: leave --entry {entry} out")
-        weights = value
-    elif not found:
-        raise UserError(f"{label}: holds no weights by name, only: {first_of(value, SHOWN_ENTRIES) or 'nothing'}")
-    elif entry is None and len(found) > 1:
+    if entry is None and len(found) > 1:
         raise UserError(f"{label}: holds several sets of weights ({entries}): say which with --entry")
-    elif entry is not None and entry not in found:
-        near = suggestion(entry, found)
-        raise UserError(f"{label}: no weights under '{entry}'; there are {entries}{near}")
-    else:
-        weights = found[entry] if entry is not None else next(iter(found.values()))
+    if entry is not None and entry not in found:
+        there = f"there are {entries}{suggestion(entry, found)}" if found else f"leave --entry {entry} out"
+        raise UserError(f"{label}: no weights under '{entry}'; {there}")
+    weights = found[entry] if entry is not None else next(iter(found.values()), value)
     for name, each in weights.items():
         if not isinstance(name, str) or not isinstance(each, Tensor):
             raise UserError(f"{label}: entry {shown(repr(name))} is a {type(each).__name__.lower()}, not a weight")
+    if not weights:
+        raise UserError(f"{label}: holds no weights")
     return weights

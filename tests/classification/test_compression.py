@@ -13,24 +13,27 @@ import yaml
 from PIL import Image
 
 from classification.build import build_network, load_pretrained
-from classification.compression import calibration_images, evaluation_of, prune_classifier
+from classification.compression import calibration_images, evaluation_of
 from classification.config import load_config
 from classification.evaluation import evaluate_config
 from ppcls_ext import build_model
-from ppcls_ext.deploy.prune import FINE_TUNED, PruningRequest
+from ppcls_ext.deploy.prune import FINE_TUNED
 from ppcls_ext.engine.environment import prepare_environment
 from ppcls_ext.utils.errors import UserError
 from ppcls_ext.weights import write_weights
-from tests.support.runs import TINY, small_config
+from tests.support.runs import TINY, output_of, refusal, small_config
 from tests.support.seeded import seed_weights
 
 FINE_TUNING = Path(__file__).resolve().parents[2] / "configs" / "finetune_folder.yaml"
 NARROW = [[16], [16], [32], [32]]
 
 
+OPTIONS = ("-c", "small.yaml", "--ratio", "0.5", "--batches", "1", "--threads", "1", "--output", "pruned")
+
+
 @pytest.fixture(scope="module")
 def pruned(tmp_path_factory: pytest.TempPathFactory):
-    """A narrow network, pruned by half and fine-tuned for one short epoch."""
+    """The folder of a narrow network, pruned by half and fine-tuned for one short epoch by the command line."""
     folder = tmp_path_factory.mktemp("pruning")
     model = build_model(**{**TINY, "expansion_channels": NARROW})
     seed_weights(model)
@@ -38,17 +41,14 @@ def pruned(tmp_path_factory: pytest.TempPathFactory):
     data = small_config(folder / "run")
     data["Arch"] = {**TINY, "expansion_channels": NARROW}
     data["Global"]["pretrained_model"] = str(folder / "trained.safetensors")
-    file = folder / "small.yaml"
-    file.write_text(yaml.safe_dump(data), encoding="utf-8")
-    request = PruningRequest(folder / "pruned", (0.5,), batches=1, epochs=1, fine_tune=True, threads=1)
-    config = load_config(file)
-    report = prune_classifier(config, request, prepare_environment("cpu", 0))
-    return folder / "pruned", report, config
+    (folder / "small.yaml").write_text(yaml.safe_dump(data), encoding="utf-8")
+    printed = output_of("prune_model.py", *OPTIONS, "--epochs", "1", "--fine-tune", folder=folder)
+    assert "before" in printed and "pruned" in printed
+    return folder, json.loads((folder / "pruned" / "report.json").read_text())
 
 
 def test_report_tells_the_figures_of_all_three(pruned):
-    folder, report, _ = pruned
-    assert json.loads((folder / "report.json").read_text()) == report
+    folder, report = pruned
     before, after, tuned = (report["figures"][name] for name in ("before", "pruned", FINE_TUNED))
     assert after["parameters"] == tuned["parameters"] < before["parameters"] and after["flops"] < before["flops"]
     assert all({"top1", "median_ms", "p90_ms"} <= set(row) for row in (before, after, tuned))
@@ -57,18 +57,26 @@ def test_report_tells_the_figures_of_all_three(pruned):
     assert report["removed"] == pytest.approx(1 - sum(widths) / (16 + 16 + 32 + 32))
 
 
-def test_configuration_and_weights_rebuild_the_pruned_network_and_fine_tune_it_as_asked(pruned):
-    folder, report, original = pruned
-    other = load_config(original.document.path, [f"Global.pretrained_model={folder / 'weights'}"])
+def test_configuration_and_weights_rebuild_the_pruned_network_and_fine_tune_it_as_asked(pruned, monkeypatch):
+    folder, report = pruned
+    monkeypatch.chdir(folder)  # The configuration names its weights as the command line named the folder.
+    other = load_config(folder / "small.yaml", ["Global.pretrained_model=pruned/weights"])
     with pytest.raises(UserError, match="does not fit the model"):
         load_pretrained(other, build_network(other), fine_tune=False)
-    config = load_config(folder / "small_pruned.yaml")
+    config = load_config(folder / "pruned" / "small_pruned.yaml")
     assert config.arch.arguments["expansion_channels"] == report["expansion_channels"]
     found = evaluate_config(config, prepare_environment("cpu", 0))
     assert found["loss"] == pytest.approx(report["figures"]["pruned"]["loss"], rel=1e-4)
     assert (config.run.epochs, config.optimizer.schedule.learning_rate) == (1, pytest.approx(1e-4))
-    assert original.document.data["Optimizer"]["lr"]["learning_rate"] == 1e-3  # untouched
-    assert (folder / "fine_tuning" / "checkpoints" / "best" / "model.pdparams").is_file()
+    assert (folder / "pruned" / "fine_tuning" / "checkpoints" / "best" / "model.pdparams").is_file()
+
+
+def test_what_cannot_be_pruned_is_one_line(pruned):
+    folder, _ = pruned
+    assert "is a pruned model already; give --overwrite" in refusal(folder, "prune_model.py", *OPTIONS)
+    wrong = ("-c", "small.yaml", "--output", "never", "--ratio", "1.0")
+    assert "--ratio: must be" in refusal(folder, "prune_model.py", *wrong)
+    assert not (folder / "never").exists()
 
 
 @pytest.fixture

@@ -104,14 +104,11 @@ def test_a_resumed_run_keeps_its_number(run: Path, tmp_path: Path, caplog: pytes
     assert statements(tmp_path / "run" / "config.yaml") == [{"bits": 12}] * 3
 
 
-def test_weights_of_another_run_know_no_number(run: Path, tmp_path: Path) -> None:
+def test_weights_of_another_run_know_no_number_and_lists_that_differ_are_refused(run: Path, tmp_path: Path) -> None:
     weights = tmp_path / "weights.pdparams"
     weights.write_bytes((run / "run" / "checkpoints" / "best" / "model.pdparams").read_bytes())
     with pytest.raises(UserError, match="bits: auto is found on the training set"):
         load_trained(load_config(run / "config.yaml", [AUTO, f"Global.pretrained_model={weights}"]))
-
-
-def test_lists_that_differ_are_refused(run: Path) -> None:
     with pytest.raises(ConfigError, match="DecodeImage.bits: states bits: 16, but .* bits: auto"):
         config_of(run, AUTO, "Infer.transforms.0.DecodeImage.bits=16")
 

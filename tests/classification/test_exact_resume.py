@@ -13,7 +13,6 @@ import pytest
 
 from classification.config import load_config
 from classification.task import train_config
-from ppcls_ext.utils.errors import UserError
 from tests.support.runs import run_tool, same_files, start_tool, tiny_config, write_config
 
 TENSORS = ("model.pdparams", "ema.pdparams", "optimizer.pdopt")
@@ -88,10 +87,3 @@ def test_a_run_that_is_interrupted_and_killed_continues_bit_for_bit_in_fresh_pro
     result = run_tool("train.py", "-c", configs["cut"], "--resume", "auto")
     assert result.returncode == 0, result.stdout + result.stderr
     assert same_files(cut / "epoch_0002", whole / "epoch_0002", TENSORS) == []
-
-
-def test_a_checkpoint_inside_an_epoch_wants_the_same_batches(whole_run: Path, tmp_path: Path) -> None:
-    change = {"DataLoader__Train__sampler": {"batch_size": 4, "shuffle": True}}
-    config = load_config(write_config(tmp_path, tiny_config(tmp_path / "run", **change)))
-    with pytest.raises(UserError, match="images_per_step 8 -> 4"):
-        train_config(config, resume=str(whole_run / "checkpoints/epoch_0000_step_000002"))

@@ -74,20 +74,13 @@ def test_the_map_is_the_weighted_sum_of_the_channels_where_it_is_positive() -> N
     np.testing.assert_array_equal(predicted, grad_cam(model, layer, image, int(logits.argmax()))[0])
 
 
-@pytest.mark.parametrize(
-    ("name", "arguments"),
-    [
-        ("EConvNeXt_mini", {**TINY, "class_num": 4}),
-        ("ConvNeXtV1_tiny", {"depth_multiplier": 0.1, "width_multiplier": 0.125, "class_num": 4}),
-        ("MobileNetV3_small_x0_35", {"class_num": 4}),
-    ],
-)
-def test_every_family_shows_places_of_its_last_map(name: str, arguments: dict) -> None:
-    model = build_model(**{"name": name, **arguments})
+@pytest.mark.parametrize("arguments", [TINY, {"name": "MobileNetV3_small_x0_35", "class_num": 10}])
+def test_every_family_shows_places_of_its_last_map(arguments: dict) -> None:
+    model = build_model(**arguments)
     model.eval()
     image = paddle.rand([1, 3, 64, 96])
     heat, logits = grad_cam(model, map_layer(model, image), image, 2)
-    assert (heat.shape, logits.shape) == ((2, 3), (4,))
+    assert (heat.shape, logits.shape) == ((2, 3), (10,))
     assert heat.min() >= 0
 
 

@@ -10,9 +10,6 @@ import numpy as np
 import paddle
 import pytest
 
-from ppcls_ext.engine.ema import ExponentialMovingAverage
-from ppcls_ext.engine.precision import Precision
-from ppcls_ext.engine.shared_keys import AmpSettings
 from tests.support.distillation import distilled, write_teacher
 from tests.support.runs import run_tool, tiny_config, write_config
 
@@ -50,18 +47,3 @@ def test_a_student_in_mixed_precision_learns_from_its_teacher(tmp_path: Path, le
     assert result.returncode == 0, result.stdout + result.stderr
     means = json.loads((tmp_path / "run" / "report.json").read_text())["last"]["train"]
     assert all(np.isfinite(means[name]) for name in ("loss_label", "loss_distillation", "loss_features"))
-
-
-def test_the_average_of_low_precision_weights_comes_and_goes_without_a_trace() -> None:
-    model = paddle.nn.Sequential(paddle.nn.Linear(8, 16), paddle.nn.BatchNorm1D(16), paddle.nn.Linear(16, 4))
-    optimizer = paddle.optimizer.AdamW(parameters=model.parameters(), multi_precision=True)
-    model, _ = Precision(AmpSettings(level="O2"), "float16", on_gpu=True).decorate(model, optimizer)
-    average = ExponentialMovingAverage(model, decay=0.5)
-    with paddle.no_grad():
-        model[0].weight.set_value(model[0].weight + 1.0)
-    average.update()
-    trained = {name: value.astype("float32").numpy() for name, value in model.state_dict().items()}
-    with average.applied():
-        assert not np.array_equal(model[0].weight.astype("float32").numpy(), trained["0.weight"])
-    for name, value in model.state_dict().items():
-        np.testing.assert_array_equal(value.astype("float32").numpy(), trained[name], err_msg=name)

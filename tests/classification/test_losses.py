@@ -27,33 +27,32 @@ def smoothed(label: np.ndarray, epsilon: float, classes: int = 4) -> np.ndarray:
     return np.eye(classes)[label] * (1 - epsilon) + epsilon / classes
 
 
-def compute(loss, mixed: np.ndarray | None = None, lam: float = 1.0, logits: np.ndarray = LOGITS) -> float:
-    mixed = None if mixed is None else paddle.to_tensor(mixed)
-    return float(loss(paddle.to_tensor(logits), paddle.to_tensor(LABEL), mixed, lam))
+def compute(loss, mixed: np.ndarray | None = None, lam: float = 1.0, weights: np.ndarray | None = None) -> float:
+    mixed, weights = (None if value is None else paddle.to_tensor(value) for value in (mixed, weights))
+    result = loss(paddle.to_tensor(LOGITS), paddle.to_tensor(LABEL), mixed, lam, weights)
+    assert (result.dtype, result.shape) == (paddle.float32, [])
+    return float(result)
 
 
 @pytest.mark.parametrize("epsilon", [None, 0.1])
 @pytest.mark.parametrize("lam", [0.3, 1.0])
-def test_smoothed_and_mixed_labels_weigh_by_their_share(epsilon, lam):
-    target = lam * smoothed(LABEL, epsilon or 0.0) + (1 - lam) * smoothed(MIXED, epsilon or 0.0)
-    assert compute(CELoss(epsilon), MIXED, lam) == pytest.approx(by_hand(LOGITS, target), rel=1e-5)
+def test_smoothed_and_mixed_labels_weigh_by_their_share_and_classes_by_their_weight(epsilon, lam):
+    plain = lam * smoothed(LABEL, epsilon or 0.0) + (1 - lam) * smoothed(MIXED, epsilon or 0.0)
+    assert compute(CELoss(epsilon), MIXED, lam) == pytest.approx(by_hand(LOGITS, plain), rel=1e-5)
     if lam == 1.0:
         assert compute(CELoss(epsilon), MIXED, lam) == compute(CELoss(epsilon))
-
-
-def test_large_logits_do_not_overflow():
-    # Paddle's log_softmax on the CPU stops at -64, so the differences stay below that.
-    logits = np.array([[1040.0, 1000.0, 1020.0, 1020.0]] * 5, dtype="float32")
-    hard, even = (0 + 20 + 40 + 40 + 20) / 5, (0 + 40 + 20 + 20) / 4
-    assert compute(CELoss(0.1), logits=logits) == pytest.approx(0.9 * hard + 0.1 * even, rel=1e-6)
+    weights = np.array([1.0, 3.0, 0.5, 0.0], "float32")
+    target = lam * weights[LABEL][:, None] * smoothed(LABEL, epsilon or 0.0)
+    target = target + (1 - lam) * weights[MIXED][:, None] * smoothed(MIXED, epsilon or 0.0)
+    for loss in (CELoss(epsilon), WeightedSum([CELoss(epsilon)])):
+        assert compute(loss, MIXED, lam, weights) == pytest.approx(by_hand(LOGITS, target), rel=1e-5)
 
 
 def test_the_loss_is_computed_in_float32_whatever_the_logits_are():
     logits = paddle.to_tensor(LOGITS).astype("float16")
     loss = CELoss(0.1)(logits, paddle.to_tensor(LABEL))
-    assert (loss.dtype, loss.shape) == (paddle.float32, [])
     exact = by_hand(logits.astype("float32").numpy(), smoothed(LABEL, 0.1))
-    assert float(loss) == pytest.approx(exact, rel=1e-5)
+    assert (loss.dtype, float(loss)) == (paddle.float32, pytest.approx(exact, rel=1e-5))
 
 
 def test_the_gradient_is_probability_minus_target():
@@ -86,26 +85,10 @@ def test_topk_against_sorting():
 @pytest.mark.parametrize(
     ("topk", "logits", "label", "expected"),
     [
-        pytest.param([1, 3, 10], np.zeros((10, 10)), np.arange(10), [1, 3, 10], id="the same for every class"),
         pytest.param([1, 2], [[5, 5, 0]] * 3, [0, 1, 2], [1, 2], id="ties go to the lower class"),
         pytest.param([1, 5], [[0, 1], [1, 0], [-INFINITE, 1]], [0, 0, 0], [1, 3], id="fewer classes than places"),
         pytest.param([1, 3], [[NAN, 0, 0], [0, NAN, NAN], [1, NAN, 0], [1, 0, 0]], [0] * 4, [1, 1], id="NaN is wrong"),
-
-        pytest.param([1, 5], np.zeros((0, 3)), np.zeros(0, "int64"), [0, 0], id="an empty batch"),
-
     ],
 )
 def test_topk_of_unusual_scores(topk, logits, label, expected):
     assert hits(topk, logits, label) == expected
-
-
-@pytest.mark.parametrize("epsilon", [None, 0.1])
-@pytest.mark.parametrize("lam", [0.3, 1.0])
-def test_a_class_weight_counts_an_image_as_often_as_it_says(epsilon, lam):
-    weights = np.array([1.0, 3.0, 0.5, 0.0])
-    target = lam * weights[LABEL][:, None] * smoothed(LABEL, epsilon or 0.0)
-    target = target + (1 - lam) * weights[MIXED][:, None] * smoothed(MIXED, epsilon or 0.0)
-    tensors = [paddle.to_tensor(value) for value in (LOGITS, LABEL, MIXED)]
-    for loss in (CELoss(epsilon), WeightedSum([CELoss(epsilon)])):
-        found = loss(*tensors, lam, paddle.to_tensor(weights.astype("float32")))
-        assert float(found) == pytest.approx(by_hand(LOGITS, target), rel=1e-5)

@@ -60,29 +60,6 @@ def test_the_cpu_says_one_line_and_computes_in_float32(caplog, level, dtype):
 
 @pytest.mark.gpu
 @needs_gpu
-@pytest.mark.parametrize(("level", "dtype"), MODES)
-def test_the_forward_pass_computes_in_low_precision_and_weights_follow_the_level(level, dtype):
-    precision = Precision(AmpSettings(level=level), dtype, on_gpu=True)
-    model, _, optimizer = make()
-    model, optimizer = precision.decorate(model, optimizer)
-    with precision.autocast():
-        assert model(batch()[0]).dtype == getattr(paddle, dtype)
-    expected = paddle.float32 if level == "O1" else getattr(paddle, dtype)
-    assert {parameter.dtype for parameter in model.parameters()} == {expected}
-
-
-@pytest.mark.gpu
-@needs_gpu
-@pytest.mark.parametrize("wanted", [True, False])
-def test_evaluation_computes_in_low_precision_only_where_asked_to(wanted):
-    precision = Precision(AmpSettings(use_fp16_test=wanted), "float16", on_gpu=True)
-    model, _, _ = make()
-    with precision.autocast(training=False):
-        assert model(batch()[0]).dtype == (paddle.float16 if wanted else paddle.float32)
-
-
-@pytest.mark.gpu
-@needs_gpu
 @pytest.mark.parametrize("level", ["O1", "O2"])
 def test_a_step_with_infinite_gradients_is_left_out_and_lowers_the_scale(level):
     precision = Precision(AmpSettings(level=level, scale_loss=2.0**15), "float16", on_gpu=True)
@@ -99,15 +76,3 @@ def test_a_step_with_infinite_gradients_is_left_out_and_lowers_the_scale(level):
     after = [parameter.astype("float32").numpy() for parameter in model.parameters()]
     assert all(np.array_equal(one, other) for one, other in zip(before, after, strict=True))
     assert precision.state()["scale"] < 2.0**15
-
-
-@pytest.mark.gpu
-@needs_gpu
-def test_the_scalers_state_is_restored():
-    first = Precision(AmpSettings(scale_loss=4096.0), "float16", on_gpu=True)
-    model, _, optimizer = make()
-    train(first, model, optimizer)
-    second = Precision(AmpSettings(scale_loss=2.0), "float16", on_gpu=True)
-    second.restore(first.state())
-    assert second.state() == first.state()
-    assert second.state()["scale"] == 4096.0

@@ -205,9 +205,9 @@ def test_any_onnx_file_teaches(onnx_teacher, frames, tmp_path):
     for changes, message in (
         ({"features": {"outputs": ["mop"]}}, "no output 'mop' (did you mean 'map'?)"),
         ({"features": {"outputs": ["logits"]}}, "expected [N, C, H, W]"),
-        ({"image_size": 32}, "takes images of 64 x 64 only"),
-        ({"teacher": {"onnx": str(onnx_teacher.with_name("apart.onnx"))}}, "weights lie in another file"),
-        ({"teacher": {"onnx": str(onnx_teacher.with_name("fixed.onnx"))}}, "takes batches of 1 only"),
+        ({"image_size": 32}, "cannot compute two images of 32 x 32: "),
+        ({"teacher": {"onnx": str(onnx_teacher.with_name("apart.onnx"))}}, "apart.onnx cannot be opened: "),
+        ({"teacher": {"onnx": str(onnx_teacher.with_name("fixed.onnx"))}}, "fixed.onnx cannot compute two images of"),
         ({"weight": 0.5}, "Distillation.teacher.logits: is missing"),
     ):
         with pytest.raises(UserError) as error:
@@ -265,12 +265,3 @@ def test_two_processes_end_with_the_same_network(frames, tmp_path):
     done = launch_tool("train.py", "-c", config, log=tmp_path / "log")
     assert done.returncode == 0, done.stdout + done.stderr
     assert json.loads((tmp_path / "run/report.json").read_text())["processes"] == 2
-
-
-def test_unreadable_frames_are_counted_and_too_many_stop_the_run(frames, tmp_path):
-    some = shutil.copytree(frames, tmp_path / "frames")
-    (some / "dive 0/00.png").write_bytes(b"no picture")
-    with pytest.raises(UserError, match="1 of 16"):
-        pretrain(tmp_path, masked(tmp_path / "run", some))
-    report = pretrain(tmp_path, masked(tmp_path / "other", some, Global__max_bad_images=0.1))
-    assert [Path(name).name for name in report["bad_images"]] == ["00.png"]

@@ -81,17 +81,14 @@ def test_another_sampling_inside_an_epoch_is_refused(whole: Path, tmp_path: Path
 @pytest.mark.parametrize(
     ("key", "value", "message"),
     [
-        ("class_weights", "balancd", "must be balanced, .* .did you mean 'balanced'"),
-        ("class_weights", [1, -1], "must be .*0 or more.* got .1, -1."),
-        ("freeze_stages", None, "needs freeze_stages"),
-        ("to_static", True, "needs to_static: False"),
+        ("class_weights", "balancd", "class_weights: must be balanced, .* .did you mean 'balanced'"),
+        ("freeze_stages", None, "freeze_epochs: needs freeze_stages"),
+        ("to_static", True, "freeze_stages: needs to_static: False"),
     ],
 )
 def test_mistakes_are_told_by_key(tmp_path: Path, key: str, value: Any, message: str) -> None:
-    blamed = {("freeze_stages", None): "freeze_epochs", ("to_static", True): "freeze_stages"}
-    told = blamed[key, value] if value in (None, True) else key
-    with pytest.raises(UserError, match=f"Global.{told}: {message}"):
-        train_config(run_of(tmp_path, **{f"Global__{key}": value}))
+    with pytest.raises(UserError, match=f"Global.{message}"):
+        run_of(tmp_path, **{f"Global__{key}": value})
 
 
 def test_the_data_check_tells_the_images_of_an_epoch(tmp_path: Path) -> None:

@@ -19,7 +19,6 @@ def rates(schedule, count: int = EPOCHS * STEPS) -> list[float]:
     ("schedule", "expected"),
     [
         (Linear(learning_rate=0.4, end_lr=0.1).over(4, 1), [0.4, 0.325, 0.25, 0.175, 0.1]),
-        (Linear(learning_rate=0.4, power=2.0).over(4, 1), [0.4, 0.225, 0.1, 0.025, 0.0]),
         (Linear(learning_rate=0.4, by_epoch=True).over(4, 2), [0.4, 0.4, 0.3, 0.3, 0.2, 0.2, 0.1, 0.1]),
         (Cosine(learning_rate=0.4, eta_min=0.2).over(4, 1), [0.4, 0.3 + 0.1 * math.sqrt(0.5), 0.3]),
         (Step(learning_rate=1.0, step_size=2, gamma=0.5).over(6, 1), [1, 1, 0.5, 0.5, 0.25, 0.25]),
@@ -51,8 +50,6 @@ def test_no_steps_and_no_epochs_after_the_warm_up_do_not_divide_by_zero():
 @pytest.mark.parametrize(
     ("name", "arguments", "message"),
     [
-        ("Cosine", {"learning_rate": -1.0}, "learning_rate"),
-        ("Step", {"learning_rate": 1.0, "step_size": 0}, "step_size"),
         ("MultiStepDecay", {"learning_rate": 1.0, "milestones": [3, 2]}, "must rise"),
         ("Piecewise", {"decay_epochs": [2], "values": [1.0]}, "values: needs one entry more"),
     ],

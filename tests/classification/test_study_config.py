@@ -76,20 +76,15 @@ def test_each_mistake_is_one_line_with_its_place(tmp_path: Path, place: str, val
         assert part in line, line
 
 
-def test_a_change_that_no_row_can_take_is_refused(tmp_path: Path) -> None:
-    path = write_study(tmp_path, study_data(tmp_path, row_config(tmp_path)))
+def test_changes_and_rows_of_the_command_line(tmp_path: Path) -> None:
+    study = small_study(tmp_path)
+    assert [row.name for row in study.choose(["relu", "plain"])] == ["plain", "relu"]
+    with pytest.raises(UserError, match="no row 'plan' .did you mean 'plain'"):
+        study.choose(["plan"])
     for change, words in (("Global.seed=1", "is chosen by the study"), ("Arch.activation", "Arch.activation"),
                           ("Global.eval_during_train=false", "evaluates nothing")):  # fmt: skip
         with pytest.raises(UserError, match=words):
-            load_study(path, [change])
-
-
-def test_rows_are_chosen_by_name(tmp_path: Path) -> None:
-    study = small_study(tmp_path)
-    assert [row.name for row in study.choose(["relu", "plain"])] == ["plain", "relu"]
-    assert study.choose([]) == study.rows
-    with pytest.raises(UserError, match="no row 'plan' .did you mean 'plain'"):
-        study.choose(["plan"])
+            load_study(study.path, [change])
 
 
 @pytest.fixture(scope="module")

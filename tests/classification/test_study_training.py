@@ -35,10 +35,11 @@ if plan == "fail":
     sys.exit("error: no such data" + chr(10) + "error: and more")
 if plan == "die":
     os.kill(os.getpid(), signal.SIGKILL)
-if plan == "wait":
+if plan in ("wait", "hang"):
     def leave(number, frame):
         (folder / "saved.txt").write_text(signal.Signals(number).name)
-        sys.exit(130)
+        if plan == "wait":
+            sys.exit(130)
     signal.signal(signal.SIGTERM, leave)
     (folder / "waiting.txt").touch()
     time.sleep(60)
@@ -126,17 +127,31 @@ def test_runs_side_by_side_share_the_threads_and_the_gpus(tmp_path: Path, monkey
     assert started(tmp_path)[2][2] == ["3", "2"], "what the user has chosen stays"
 
 
+def interrupt() -> None:
+    os.kill(os.getpid(), signal.SIGINT)
+
+
 def test_a_signal_lets_every_run_under_way_save_and_starts_no_other(tmp_path: Path, ctrl_c: None) -> None:
     runs = runs_in(tmp_path)
     with (
-        meanwhile(lambda: sum((run.folder / "waiting.txt").exists() for run in runs) == 2,
-                  lambda: os.kill(os.getpid(), signal.SIGINT)),
+        meanwhile(lambda: sum((run.folder / "waiting.txt").exists() for run in runs) == 2, interrupt),
         pytest.raises(Interrupted, match="continue with the same command"),
-    ):  # fmt: skip
+    ):
         train_runs(runs, script(tmp_path, plain="wait", wide="wait"), jobs=2)
     # Once, and not the SIGINT that would stop a trainer at once if it came second.
     assert [(run.folder / "saved.txt").read_text() for run in runs[:2]] == ["SIGTERM", "SIGTERM"]
     assert len(started(tmp_path)) == 2
+
+
+def test_a_second_ctrl_c_ends_at_once_what_does_not_leave(tmp_path: Path, ctrl_c: None) -> None:
+    (run, *_) = runs = runs_in(tmp_path)
+    with (
+        meanwhile((run.folder / "waiting.txt").exists, interrupt),
+        meanwhile((run.folder / "saved.txt").exists, interrupt),
+        pytest.raises(KeyboardInterrupt),
+    ):
+        train_runs(runs, script(tmp_path, plain="hang"))
+    assert len(started(tmp_path)) == 1
 
 
 def test_what_outlived_a_killed_study_is_waited_for_not_trained_twice(

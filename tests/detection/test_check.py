@@ -11,14 +11,12 @@ import pytest
 from PIL import Image
 
 from detection.check.overview import draw_overview
-from detection.check.run import DetectionCheck, EvaluationSize, check_detection_data, evaluation_size
-from detection.configuration import load_config
+from detection.check.run import DetectionCheck, check_detection_data, scales
 from ppcls_ext.check.report import write_check
 from ppcls_ext.utils.errors import UserError
 from tests.support.checks import finding, kinds, names, notes
 from tests.support.coco import annotation
 from tests.support.frames import HEIGHT, WIDTH, Frames
-from tests.support.runs import ROOT
 
 
 @pytest.fixture
@@ -83,7 +81,9 @@ def test_tiny_is_measured_at_the_size_of_the_evaluation(frames: Frames) -> None:
     size = f"target_size: [{HEIGHT // 2}, {WIDTH // 4}]"
     resize = "EvalReader.sample_transforms=[{{Resize: {{" + size + ", keep_ratio: {}}}}}]"
     assert notes(check(frames, resize.format("false")), "tiny_box")[0].endswith("2 x 4 px when evaluated")
-    assert notes(check(frames, resize.format("true")), "tiny_box")[0].endswith("2 x 2 px when evaluated")
+    assert notes(check(frames, resize.format("true")), "tiny_box")[0].endswith("2.4 x 2.4 px when evaluated")
+    letterbox = {"EvalReader": {"sample_transforms": [{"LetterResize": {"target_size": [HEIGHT // 2, WIDTH // 4]}}]}}
+    assert scales(np.array([[WIDTH, HEIGHT], [0, 0]]), letterbox).tolist() == [[0.25, 0.25], [1, 1]]
 
 
 def test_images_that_share_an_id_or_a_file(frames: Frames) -> None:
@@ -209,12 +209,6 @@ def test_report_lists_every_instance_and_the_overview_is_a_picture(frames: Frame
     with Image.open(tmp_path / "out" / "overview.png") as overview:
         assert overview.width == 1600
         assert len(np.unique(np.asarray(overview).reshape(-1, 3)[::7], axis=0)) > 500
-
-
-def test_the_size_of_the_evaluation(frames: Frames) -> None:
-    assert evaluation_size(frames.config().data) == EvaluationSize(WIDTH, HEIGHT, False)
-    letterbox = load_config(ROOT / "configs" / "detection" / "yolov10" / "yolov10_n_sonar.yml").data
-    assert evaluation_size(letterbox) == EvaluationSize(640, 640, True)
 
 
 def test_a_training_set_that_teaches_nothing_is_an_error(frames: Frames) -> None:

@@ -50,4 +50,3 @@ def test_evaluation_in_two_processes_counts_what_one_counts(run: Path) -> None:
     both = json.loads((run / "both.json").read_text(encoding="utf-8"))
     assert both["counts"]["images"] == 6
     assert both["counts"]["detections"] == report["last"]["eval"]["detections"]
-    assert not (run / "both" / ".exchange").exists()

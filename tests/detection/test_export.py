@@ -5,9 +5,7 @@ PP-YOLOE with NMS inside and outside the graph, and YOLOv10, which needs none.
 
 from __future__ import annotations
 
-import json
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +15,7 @@ import yaml
 from PIL import Image
 
 import detection.exporting as exporter
-from detection.exporting import Deployed, export_detector, input_shape_of, nms_settings
+from detection.exporting import Deployed, export_detector, nms_settings
 from ppcls_ext.deploy.formats import PRECISIONS
 from ppcls_ext.preprocess import read_image
 from ppcls_ext.runtime import DetectionDescription, load, read_description
@@ -196,27 +194,6 @@ def test_runtime_finds_what_the_readers_of_the_toolkit_and_the_model_find(
     assert len({round(float(prediction.scores[0]), 4) for prediction in predictions}) > 3
 
 
-def operators_in(value: Any) -> Iterator[str]:
-    """Gives the names of the operators in a program of Paddle 3."""
-    if isinstance(value, dict):
-        if "#" in value and "I" in value:
-            yield value["#"]
-        value = list(value.values())
-    for part in value if isinstance(value, list) else []:
-        yield from operators_in(part)
-
-
-@pytest.mark.parametrize("kind", ["final", "raw", "larger"])
-def test_the_graph_of_yolov10_is_plain(exports: dict[str, Path], kind: str) -> None:
-    names = list(operators_in(json.loads((exports[f"yolov10 {kind}"] / "inference.json").read_text())))
-    # 0 and 1 are Paddle's own operators; one of a plug-in has another number.
-    assert {name.split(".")[0] for name in names} == {"0", "1"}
-    assert not [name for name in names if "nms" in name or "batch_norm" in name]
-    assert names.count("1.data") == 1
-    # Half of it is the branch that only training needs.
-    assert names.count("1.topk") == (0 if kind == "raw" else 2)
-
-
 def test_the_batch_is_free_and_few_anchors_are_enough(exports: dict[str, Path]) -> None:
     for kind, (height, width), kept in (("final", (SIZE, SIZE), ANCHORS), ("larger", LARGER, 300)):
         backend = load(exports[f"yolov10 {kind}"], threads=1).backend
@@ -270,17 +247,14 @@ def test_nms_of_the_toolkit_is_translated(ppyoloe: Any) -> None:
         nms_settings(network)
 
 
-RATIO_KEPT = {"Resize": {"target_size": 64, "keep_ratio": True, "interp": 1}}
-
-
-def test_the_last_operator_decides_what_the_network_takes() -> None:
-    assert input_shape_of([RATIO_KEPT, {"Pad": {"size": [64, 96]}}]) == [3, 64, 96]
-    fixed = {"Resize": {"target_size": [50, 70], "keep_ratio": False}}
-    assert input_shape_of([fixed, {"LetterResize": {"target_size": 64}}]) == [3, 64, 64]
-    with pytest.raises(UserError, match="multiples of 32 pixels, got 100 x 100"):
-        input_shape_of([{"LetterResize": {"target_size": [100, 100]}}])
-    with pytest.raises(UserError, match="keep_ratio must be false, or a Pad with size follow it"):
-        input_shape_of([RATIO_KEPT])
+def test_inputs_of_several_sizes_or_of_an_odd_one_are_refused(ppyoloe: Any, tmp_path: Path) -> None:
+    for operator, message in (
+        ({"Resize": {"target_size": 64, "keep_ratio": True, "interp": 1}}, "inputs of several sizes.* LetterResize"),
+        ({"LetterResize": {"target_size": [100, 100]}}, "multiples of 32 pixels, got 100 x 100"),
+    ):
+        with pytest.raises(UserError, match=message):
+            export_detector(ppyoloe, tmp_path / "new", preprocess=[LETTERBOX[0], operator, *LETTERBOX[2:]], **SETTINGS)
+    assert not list(tmp_path.iterdir())
 
 
 @NEEDS_ONNX

@@ -117,7 +117,7 @@ def test_std_without_type_warning_has_the_bits_of_paddle() -> None:
 def test_no_swish_is_hidden_from_the_fast_kernels(tmp_path: Path, trained: bool) -> None:
     config = load_config(run_config(tmp_path, make_frames(tmp_path / "frames")))
     with toolkit.workspace(config) as settings:
-        task = DetectionTask(config, settings, open_environment(config), tmp_path) if trained else None
+        task = DetectionTask(config, settings, open_environment(config)) if trained else None
     model = task.model if task else toolkit.build_model(config)
     acts = [layer.act for layer in model.sublayers() if hasattr(layer, "act")]
     assert any(type(act) is nn.Swish for act in acts)

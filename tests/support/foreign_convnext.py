@@ -9,6 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 
 DIMS, DEPTHS, CLASSES = (8, 12, 16, 24), (1, 2, 3, 1), 5
+# Models of these sizes by version: `tests/ppcls_ext/weights/conftest.py` puts them into the tables.
+MODELS = {1: "ConvNeXtV1_test", 2: "ConvNeXtV2_test"}
 
 
 @dataclass(frozen=True)

@@ -29,8 +29,6 @@ class Tensor:
     storage: str | None = None
     count: int | None = None
     key: str | None = None
-    # PyTorch's name of the type of numbers, for a storage of plain bytes.
-    element_type: str | None = None
 
 
 @dataclass
@@ -100,24 +98,20 @@ class TorchPickle:
         count = numbers.size if tensor.count is None else tensor.count
         self.storages.setdefault(key, (numbers.tobytes(), count))
         storage = tensor.storage or STORAGES[numbers.dtype.str[1:]]
-        module = "torch.storage" if storage == "UntypedStorage" else "torch"
-        kind = f"c{module}\n{storage}\n".encode()
+        kind = f"ctorch\n{storage}\n".encode()
         reference = self._of(("storage", kind, key, "cpu", count, *self.more)) + b"Q"
         shape = numbers.shape if tensor.shape is None else tensor.shape
         steps = [step // numbers.itemsize for step in numbers.strides]
         strides = tuple(steps) if tensor.strides is None else tensor.strides
         arguments: tuple[Any, ...] = (reference, tensor.offset, shape, strides, False, {})
-        if tensor.element_type is None:
-            return self._of(Call("torch._utils", "_rebuild_tensor_v2", arguments))
-        kind = f"ctorch\n{tensor.element_type}\n".encode()
-        return self._of(Call("torch._utils", "_rebuild_tensor_v3", (*arguments, kind)))
+        return self._of(Call("torch._utils", "_rebuild_tensor_v2", arguments))
 
 
 def write_archive(
     path: Path, value: Any, compression: int = zipfile.ZIP_STORED, byte_order: bytes | None = b"little",
-    more: dict[str, bytes] | None = None, without: tuple[str, ...] = (),
+    without: tuple[str, ...] = (),
 ) -> Path:  # fmt: skip
-    """Writes ``value`` in the format of PyTorch 1.6 and later; ``more`` adds entries, ``without`` leaves some out."""
+    """Writes ``value`` in the format of PyTorch 1.6 and later; ``without`` leaves entries out."""
     content = TorchPickle(value)
     entries = {"data.pkl": content.content, "version": b"3\n"}
     entries |= {f"data/{key}": numbers for key, (numbers, _) in content.storages.items()}
@@ -127,8 +121,6 @@ def write_archive(
         for name, numbers in entries.items():
             if name not in without:
                 archive.writestr(f"archive/{name}", numbers)
-        for name, numbers in (more or {}).items():
-            archive.writestr(name, numbers)
     return path
 
 

@@ -130,9 +130,6 @@ def test_sonar_from_raw_folder_to_summary(tmp_path: Path, tool: Tool) -> None:
         assert line in result.lines
     Prepared(output).check()
     assert (output / "classes.txt").read_text().splitlines()[3] == "human body"
-    again = tool(prepare_data, "sonar", raw, "--classes", "sonar", "--output", output)
-    assert again.status == 2
-    assert again.err == f"error: --output {output}: is a prepared data set already; give --overwrite to replace it\n"
 
 
 def test_a_sheet_shows_training_samples_as_the_network_gets_them(

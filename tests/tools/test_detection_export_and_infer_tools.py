@@ -69,13 +69,32 @@ def project(tmp_path_factory):
     return root
 
 
-def test_export_is_compared_on_evaluation_images(project):
+def test_an_export_is_compared_on_evaluation_images_and_takes_over_their_thresholds(project):
+    from detection.configuration import load_config
+    from detection.trained import load_trained
+
     document = yaml.safe_load((project / "export" / "inference.yml").read_text())
     assert document["classes"] == CLASSES
     assert document["preprocess"][1]["Resize"]["target_size"] == [96, 96]
     (artefact,) = document["artefacts"]
     assert "evaluation image 2" in artefact["verification"]["images"]
     assert "generated photo, dark" in artefact["verification"]["images"]
+    # Of the very weights that were evaluated.
+    thresholds = document["thresholds"]
+    # Rounded down, so that the very detection stays; a class without a box or a find takes that of all.
+    assert thresholds == {"overall": 0.456, "by_class": [0.456, None, None], "images": 3}
+    written = ["--input", "data/images", "--threshold", "recommended", "--json", "recommended.json"]
+    assert run_here(project, "infer.py", "--model", "export", *written)[0] == 0
+    records = json.loads((project / "recommended.json").read_text())
+    scores = [one["score"] for record in records for one in record["detections"]]
+    assert scores and min(scores) >= 0.456
+    trained = load_trained(load_config(project / "tiny.yml", [f"weights={project / 'run/checkpoints/epoch_0001'}"]))
+    assert trained.predictor().thresholds.limits().tolist() == [0.456] * 3
+    other = project / "other.pdparams"
+    write_weights(other, {name: 2 * value for name, value in trained.model.state_dict().items()})
+    trained.config.data["weights"] = str(other)
+    thresholds, words = trained.recommended_thresholds()
+    assert thresholds is None and "is of other weights" in words
 
 
 def test_export_finds_and_draws_and_goes_on_past_other_files(project):
@@ -99,27 +118,8 @@ def test_export_finds_and_draws_and_goes_on_past_other_files(project):
     results = json.loads((project / "coco.json").read_text())
     assert len(results) == len(found)
     assert {one["image_id"] for one in results} <= {50, 51, 52}
-
-
-def test_recommended_thresholds_travel_with_the_weights_that_were_evaluated(project):
-    from detection.configuration import load_config
-    from detection.trained import load_trained
-
-    thresholds = yaml.safe_load((project / "export" / "inference.yml").read_text())["thresholds"]
-    # Rounded down, so that the very detection stays; a class without a box or a find takes that of all.
-    assert thresholds == {"overall": 0.456, "by_class": [0.456, None, None], "images": 3}
-    written = ["--input", "data/images", "--threshold", "recommended", "--json", "recommended.json"]
-    assert run_here(project, "infer.py", "--model", "export", *written)[0] == 0
-    records = json.loads((project / "recommended.json").read_text())
-    scores = [one["score"] for record in records for one in record["detections"]]
-    assert scores and min(scores) >= 0.456
-    trained = load_trained(load_config(project / "tiny.yml", [f"weights={project / 'run/checkpoints/epoch_0001'}"]))
-    assert trained.predictor().thresholds.limits().tolist() == [0.456] * 3
-    other = project / "other.pdparams"
-    write_weights(other, {name: 2 * value for name, value in trained.model.state_dict().items()})
-    trained.config.data["weights"] = str(other)
-    thresholds, words = trained.recommended_thresholds()
-    assert thresholds is None and "is of other weights" in words
+    line = refusal(project, "infer.py", "--model", "export", "--input", "clip.bin", "notes.txt")
+    assert "none of the 2 images could be read" in line
 
 
 def test_the_robots_program_of_the_docs(project):
@@ -140,8 +140,3 @@ def test_the_robots_program_of_the_docs(project):
     lines = [re.fullmatch(r"frame (\d): (\w+) 0\.\d\d at( -?\d+){4}", line) for line in done.stdout.splitlines()]
     assert lines
     assert all(line is not None and line[2] in CLASSES for line in lines)
-
-
-def test_where_nothing_can_be_read_the_first_is_named(project):
-    line = refusal(project, "infer.py", "--model", "export", "--input", "clip.bin", "notes.txt")
-    assert "none of the 2 images could be read" in line

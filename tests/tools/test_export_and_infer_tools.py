@@ -59,16 +59,6 @@ def project(tmp_path_factory):
 WEIGHTS = "Global.pretrained_model=run/checkpoints/epoch_0001"
 
 
-def check_same(one: list, other: list) -> None:
-    """Two lists of predictions name the same classes, in the same order, with nearly the same scores."""
-    for ours, theirs in zip(one, other, strict=True):
-        assert ours["error"] == theirs["error"]
-        labels, scores = ([[each[key] for each in record["predictions"]] for record in (ours, theirs)]
-                          for key in ("label", "score"))  # fmt: skip
-        assert labels[0] == labels[1]
-        assert scores[0] == pytest.approx(scores[1], rel=1e-3)
-
-
 def test_export_and_weights_predict_the_same(project):
     shared = ["--input", "photos", "--json"]
     exported = run_tool(
@@ -79,7 +69,10 @@ def test_export_and_weights_predict_the_same(project):
     output_of("infer.py", *options, folder=project)
     first, second = (json.loads((project / name).read_text()) for name in ("export.json", "eager.json"))
     assert [record["file"] for record in first] == [record["file"] for record in second]
-    check_same(first, second)
+    assert [record["error"] for record in first] == [record["error"] for record in second]
+    for key in ("label", "score"):
+        ours, theirs = ([one[key] for each in records for one in each["predictions"]] for records in (first, second))
+        assert ours == (theirs if key == "label" else pytest.approx(theirs, rel=1e-3))
     assert sum(record["error"] is not None for record in first) == 1
     assert all(record["predictions"][0]["label"] in CLASSES for record in first if not record["error"])
     assert "broken.png" in exported.stdout + exported.stderr

@@ -185,19 +185,12 @@ def test_killed_worker_is_reported_and_not_waited_for(tmp_path: Path) -> None:
     loader.close()
 
 
-@pytest.mark.parametrize("normalize_first", [True, False])
-def test_training_leaves_data_in_memory_as_they_are(normalize_first: bool) -> None:
+def test_training_leaves_data_in_memory_as_they_are() -> None:
     dataset = Digits("val")
     before = dataset.images.copy()
-    recipe = [{"RandomErasing": {"EPSILON": 1.0, "mode": "rand"}}, NORMALIZE]
-    operators = build_operators(recipe[::-1] if normalize_first else recipe, "t", TRAIN_OPERATORS)
-    sampler = EpochBatchSampler(len(dataset), 100)
-    batches = arrays_of(build_loader(dataset, operators, None, sampler, seed=0, training=True))
+    operators = build_operators([{"RandomErasing": {"EPSILON": 1.0, "mode": "rand"}}, NORMALIZE], "t", TRAIN_OPERATORS)
+    arrays_of(build_loader(dataset, operators, None, EpochBatchSampler(len(dataset), 100), seed=0, training=True))
     assert np.array_equal(dataset.images, before)
-    plain = arrays_of(
-        build_loader(dataset, build_operators([NORMALIZE], "t"), None, sampler, seed=0, training=True)
-    )  # fmt: skip
-    assert not np.array_equal(batches[0]["image"], plain[0]["image"])
 
 
 def test_too_little_shared_memory_falls_back_to_pipes(

@@ -64,23 +64,15 @@ class TestRandCropImage:
         assert np.mean(shares) == pytest.approx((0.08 + 0.87) / 2, abs=0.015)
         assert 0.73 < min(ratios) < 0.78 and 1.30 < max(ratios) < 1.37
 
-    @pytest.mark.parametrize("size", [(900, 10), (1, 1)])
-    def test_extreme_pictures(self, size: tuple[int, int]) -> None:
-        operator = RandCropImage(size=[16, 12], interpolation="bicubic", backend="pil", use_log_aspect=True)
-        picture = np.full((size[1], size[0], 3), 77, np.uint8)
-        for seed in range(20):
-            result = operator(picture, np.random.default_rng(seed))
-            assert result.shape == (12, 16, 3)
-            assert np.all(result == 77)
-
-    def test_whole_picture_and_other_interpolations(self, image: np.ndarray) -> None:
+    def test_whole_picture_and_a_narrow_one(self, image: np.ndarray) -> None:
         square = image[:, :120]
         operator = RandCropImage(size=60, scale=[1.0, 1.0], ratio=[1.0, 1.0], interpolation="bicubic", backend="pil")
         expected = resize_antialiased(square, 60, 60, "bicubic")
         assert np.array_equal(operator(square, np.random.default_rng(0)), expected)
-        for backend, interpolation in (("cv2", "area"), ("pil", "lanczos")):
-            operator = RandCropImage(size=20, backend=backend, interpolation=interpolation)
-            assert operator(image, np.random.default_rng(0)).shape == (20, 20, 3)
+        for backend, interpolation in (("cv2", "area"), ("pil", "lanczos"), ("pil", "bicubic")):
+            operator = RandCropImage(size=[16, 12], backend=backend, interpolation=interpolation, use_log_aspect=True)
+            assert np.all(operator(np.full((10, 900, 3), 77, np.uint8), np.random.default_rng(0)) == 77)
+            assert operator(image, np.random.default_rng(0)).shape == (12, 16, 3)
 
 
 def test_random_crop_and_pad(image: np.ndarray) -> None:
@@ -100,14 +92,12 @@ def test_random_crop_and_pad(image: np.ndarray) -> None:
         geometry.RandomCropImage(size=200)(image, np.random.default_rng(0))
 
 
-@pytest.mark.parametrize(("code", "axes"), [(1, 1), (0, 0), (-1, (0, 1))])
-def test_flip_flips_half_of_the_images(image: np.ndarray, code: int, axes: Any) -> None:
-    operator = RandFlipImage(flip_code=code)
-    results = [operator(image, np.random.default_rng(seed)) for seed in range(200)]
-    flipped = sum(np.array_equal(result, np.flip(image, axes)) for result in results)
-    kept = sum(np.array_equal(result, image) for result in results)
-    assert flipped + kept == 200
-    assert 70 < flipped < 130
+def test_flip_flips_half_of_the_images(image: np.ndarray) -> None:
+    for code, axes in ((1, 1), (0, 0), (-1, (0, 1))):
+        results = [RandFlipImage(flip_code=code)(image, np.random.default_rng(seed)) for seed in range(100)]
+        flipped = sum(np.array_equal(result, np.flip(image, axes)) for result in results)
+        assert flipped + sum(np.array_equal(result, image) for result in results) == 100
+        assert 30 < flipped < 70
 
 
 def test_rotation_equals_pillow(image: np.ndarray) -> None:

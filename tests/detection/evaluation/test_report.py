@@ -55,16 +55,17 @@ def test_all_files_are_written_and_show_something(tmp_path):
     assert min(colours(folder / name) for name in FILES if name.endswith(".png")) > 1000
 
 
-@pytest.mark.parametrize("annotated", [True, False])
-def test_without_detections_and_without_annotations(tmp_path, annotated):
-    data = coco_data(2, ["ball", "cube"], [annotation(1, 1, 1, [5, 5, 50, 50])] if annotated else [])
+def test_without_detections_and_without_annotations(tmp_path):
+    data = coco_data(2, ["ball", "cube"], [])
     write_images(tmp_path / "images", data)
     _, folder = evaluate(tmp_path, data, [], panels=1)
     assert sorted(path.name for path in folder.iterdir()) == FILES
     assert json.loads((folder / "detections.json").read_text()) == []
 
 
-def panel_data(tmp_path):
+@pytest.fixture
+def judged(tmp_path):
+    """Metrics of four images, and the images judged at a threshold of 0.5."""
     box = [100, 100, 200, 150]
     data = coco_data(4, ["ball", "cube"], [annotation(n, n, 1, box) for n in (1, 2, 3)])
     write_images(tmp_path / "images", data)
@@ -73,24 +74,23 @@ def panel_data(tmp_path):
         detection(2, 2, box, 0.6),  # wrong class
         detection(4, 1, box, 0.7),  # nothing is there
     ]
-    return metrics_of(tmp_path, data, detections)
-
-
-def test_the_worst_image_comes_first(tmp_path):
-    metrics = panel_data(tmp_path)
+    metrics = metrics_of(tmp_path, data, detections)
     metrics.score_threshold = 0.5
-    judged = [(image.frame.image_id, pytest.approx(image.penalty)) for image in judge_images(metrics)]
+    return metrics, judge_images(metrics)
+
+
+def test_the_worst_image_comes_first(judged):
+    found = [(image.frame.image_id, pytest.approx(image.penalty)) for image in judged[1]]
     # Missed: 1; false alarm and wrong class: their scores.
-    assert judged == [(3, 1), (4, 0.7), (2, 0.6), (1, 0)]
+    assert found == [(3, 1), (4, 0.7), (2, 0.6), (1, 0)]
 
 
 def pixels_of(sheet: Image.Image, level: int) -> int:
     return int((np.asarray(sheet) == level).all(axis=2).sum())
 
 
-def test_panels_show_pictures_as_the_detector_sees_them_and_black_where_there_is_none(tmp_path, caplog):
-    metrics = panel_data(tmp_path)
-    judged = judge_images(metrics)[:2]
+def test_panels_show_pictures_as_the_detector_sees_them_and_black_where_there_is_none(judged, caplog):
+    metrics, judged = judged[0], judged[1][:2]
     plain = draw_panels(judged, metrics, "panels")
     seen = draw_panels(judged, metrics, "panels", enhance=lambda image: np.clip(image * 2.0, 0, 255))
     assert pixels_of(plain, 90) > 300_000

@@ -7,7 +7,6 @@ import paddle
 import pytest
 import yaml
 
-from ppcls_ext import build_model
 from ppcls_ext.deploy import export as exporter
 from ppcls_ext.deploy.export import example_images, export_classifier
 from ppcls_ext.deploy.formats import FORMATS, INT8, PRECISIONS
@@ -16,7 +15,6 @@ from ppcls_ext.runtime import load
 from ppcls_ext.utils.errors import UserError
 from ppcls_ext.utils.files import sha256_of
 from tests.support.deployment import NEEDS_ONNX, NEEDS_OPENVINO, small_classifier
-from tests.support.seeded import seed_weights
 
 PREPROCESS = [{"ResizeImage": {"size": [48, 64]}}, {"NormalizeImage": {"order": ""}}]
 ARGUMENTS = {"model_name": "small", "class_num": 4, "image_shape": [3, 64, 48], "preprocess": PREPROCESS}
@@ -77,25 +75,12 @@ def test_description_tells_what_was_measured_of_each_file(exported):
     assert sizes[1] < 0.6 * sizes[0]
 
 
-def test_an_econvnext_is_exported_for_paddle(tmp_path):
-    model = build_model("EConvNeXt_mini", class_num=4, depth_multiplier=0.1, width_multiplier=0.125)
-    seed_weights(model)
-    description = export_classifier(model, tmp_path / "export", **ARGUMENTS)
-    (artefact,) = description.artefacts
-    assert artefact.files == ["inference.json", "inference.pdiparams"]
-    assert list(artefact.verification["relative_error"]) == [f"Paddle Inference, oneDNN {way}" for way in ("on", "off")]
-    images = np.random.default_rng(0).normal(size=(3, 3, 64, 48)).astype(np.float32)
-    expected = EagerBackend(model).run(images)
-    assert np.ptp(expected, axis=0).max() > 1e-3, "all images look alike to the model"
-    for onednn in (True, False):
-        found = load(tmp_path / "export", threads=1, onednn=onednn).backend.run(images)
-        assert relative_error(found, expected) <= 1e-4
-
-
 def test_the_model_can_train_on_after_its_export(tmp_path):
     model = small_classifier()
     model.train()
-    export_classifier(model, tmp_path / "export", **ARGUMENTS)
+    (artefact,) = export_classifier(model, tmp_path / "export", **ARGUMENTS).artefacts
+    assert artefact.files == ["inference.json", "inference.pdiparams"]
+    assert list(artefact.verification["relative_error"]) == [f"Paddle Inference, oneDNN {way}" for way in ("on", "off")]
     before = model[1]._mean.numpy().copy()
     model(paddle.ones([2, 3, 64, 48])).sum().backward()
     assert model.training and model[-1].weight.grad is not None

@@ -85,16 +85,21 @@ def test_int8_stands_beside_float32_with_its_measurements(quantized):
         assert entries[2]["sha256"][name] == sha256_of(folder / name)
 
 
-def test_int8_computes_nearly_the_same_with_weights_of_8_bits(quantized):
-    import openvino
-
-    folder, _ = quantized
-    exact, rounded = load(folder), load(folder, precision="int8")
+def check_nearly_the_same(folder: Path, backend: str) -> None:
+    """The int8 network is another than that in float32, and computes nearly the same."""
+    exact, rounded = (load(folder, backend, precision=name) for name in ("fp32", "int8"))
     batch = np.stack([exact.prepare(image, name) for name, image in pictures(8, seed=2)])
     expected, found = exact.backend.run(batch), rounded.backend.run(batch)
     assert np.abs(found - expected).max() > 1e-5, "the float32 network was opened"
     # Random weights make more of a rounding than trained ones do.
     assert np.corrcoef(found.ravel(), expected.ravel())[0, 1] > 0.8
+
+
+def test_int8_of_openvino_has_weights_of_8_bits(quantized):
+    import openvino
+
+    folder, _ = quantized
+    check_nearly_the_same(folder, "openvino")
     constants = [one for one in openvino.Core().read_model(folder / "inference_int8.xml").get_ops()
                  if one.get_type_name() == "Constant"]  # fmt: skip
     shapes = [(list(one.get_output_shape(0)), one.get_element_type().get_type_name()) for one in constants]
@@ -103,7 +108,7 @@ def test_int8_computes_nearly_the_same_with_weights_of_8_bits(quantized):
 
 
 @needs("sympy")
-def test_int8_for_onnx_runtime_stands_beside_that_for_openvino(quantized, judged: Evaluation, tmp_path: Path):
+def test_int8_of_onnx_stands_beside_that_of_openvino(quantized, judged: Evaluation, tmp_path: Path):
     import onnx
 
     folder, _ = quantized
@@ -112,11 +117,7 @@ def test_int8_for_onnx_runtime_stands_beside_that_for_openvino(quantized, judged
     assert [one.title for one in result.artefacts][2:] == ["openvino int8", "onnx int8"]
     record = result.artefacts[3].verification
     assert record["fp32"] == 1.0 and record["bytes"]["int8"] < 0.6 * record["bytes"]["fp32"]
-    exact, rounded = (load(both, "onnxruntime", precision=name) for name in ("fp32", "int8"))
-    batch = np.stack([exact.prepare(image, name) for name, image in pictures(8, seed=2)])
-    expected, found = exact.backend.run(batch), rounded.backend.run(batch)
-    assert np.abs(found - expected).max() > 1e-5, "the float32 network was opened"
-    assert np.corrcoef(found.ravel(), expected.ravel())[0, 1] > 0.8
+    check_nearly_the_same(both, "onnxruntime")
     graph = onnx.load(both / "inference_int8.onnx").graph
     kinds = {weight.name: weight.data_type for weight in graph.initializer}
     inputs = {node.output[0]: node.input[0] for node in graph.node if node.op_type == "DequantizeLinear"}

@@ -205,7 +205,9 @@ def test_previews_are_enhanced_and_upright_as_the_detector_sees_them():
     stream, exif = io.BytesIO(), Image.Exif()
     exif[0x0112] = 6
     Image.new("RGB", (40, 30), (10, 10, 10)).save(stream, "JPEG", exif=exif)
-    with OneThread(made_detector(Corner(), enhance=lambda pixels: pixels * 8)) as model:
+    detector = made_detector(Corner())
+    detector.enhance = lambda pixels: pixels * 8
+    with OneThread(detector) as model:
         client = client_of(model)
         assert client.get("/model").json["enhances"]
         answer = client.post("/predict?preview=1", data=stream.getvalue())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from ppcls_ext.deploy.formats import PRECISIONS
 from ppcls_ext.deploy.verify import (
     ClassifierComparison,
     DetectionFigures,
@@ -148,7 +149,8 @@ def test_no_wrong_logit_is_accepted(value: float) -> None:
 
 
 def test_another_best_class_is_refused_where_the_model_is_decided() -> None:
-    close = ClassifierComparison(Logits(1.0, 0.98), INPUTS, 0.05)({"engine": Logits(0.97, 0.99)})
+    limits = PRECISIONS["bf16"]
+    close = ClassifierComparison(Logits(1.0, 0.98), INPUTS)({"engine": Logits(0.97, 0.99)}, limits)
     assert close["top1_agreement"] == {"engine": 0.0}
     with pytest.raises(UserError, match="engine, photo: another best class"):
-        ClassifierComparison(Logits(1.0, 0.94), INPUTS, 0.05)({"engine": Logits(0.96, 0.98)})
+        ClassifierComparison(Logits(1.0, 0.94), INPUTS)({"engine": Logits(0.96, 0.98)}, limits)

@@ -9,41 +9,21 @@ from PIL import Image
 from ppcls_ext.runtime.description import OutputForm, Thresholds
 from ppcls_ext.runtime.nms import NmsSettings, TopkSettings
 from ppcls_ext.utils.errors import UserError
-from tests.support.predictors import OPERATORS, made_detector
+from tests.support.predictors import OPERATORS, Known, made_detector
 
 RESIZED = [OPERATORS[0], {"Resize": {"target_size": [32, 64], "keep_ratio": False, "interp": 1}}, *OPERATORS[1:]]
 
 
-class BrightnessDetector:
-    """Finds the whole image, scored by its brightness, as class 0, and its upper left quarter, as class 1.
-
-    Nothing is found in dark images.
-    """
-
-    def __init__(self, final=True):
-        self.final = final
-        self.batches = []
-
-    def detect(self, images, scale_factors):
-        self.batches.append(len(images))
-        heights, widths = images.shape[2] / scale_factors[:, 0], images.shape[3] / scale_factors[:, 1]
-        light = images.mean(axis=(1, 2, 3))
-        whole = np.stack([0 * heights, 0 * heights, widths, heights], axis=1)
-        boxes = np.stack([whole, whole / 2], axis=1).astype(np.float32)
-        scores = np.zeros([len(images), 2, 2], np.float32)
-        scores[:, 0, 0], scores[:, 1, 1] = 0.5 * light, light
-        if not self.final:
-            return boxes, scores
-        rows = [
-            [label, scores[number, label, label], *boxes[number, label]]
-            for number in range(len(images)) if light[number] > 0.1 for label in (0, 1)
-        ]  # fmt: skip
-        counts = np.where(light > 0.1, 2, 0).astype(np.int32)
-        return np.array(rows, np.float32).reshape(-1, 6), counts
+def brightness(image):
+    """Finds the whole image, scored by its brightness, as class 0, and its upper left quarter, as class 1; nothing in
+    dark images."""
+    light = float(image.mean())
+    return [[0, 0.5 * light, 0, 0, 64, 32], [1, light, 0, 0, 32, 16]] if light > 0.1 else []
 
 
-def make_predictor(backend, **changes):
-    return made_detector(backend, RESIZED, input_shape=[-1, 3, 32, 64], **changes)
+def make_predictor(nms=None, final=True, **changes):
+    form = OutputForm(nms, final, scaled=False)
+    return made_detector(Known(brightness, final), RESIZED, **{"input_shape": [-1, 3, 32, 64], "form": form, **changes})
 
 
 @pytest.fixture
@@ -58,7 +38,7 @@ def pictures(tmp_path):
 @pytest.mark.parametrize("final", [True, False])
 def test_boxes_scores_and_labels_of_each_image(pictures, final):
     nms = NmsSettings(score_threshold=0.1, nms_threshold=0.5)
-    first, second, third = make_predictor(BrightnessDetector(final), form=OutputForm(nms, final))(pictures)
+    first, second, third = make_predictor(nms, final)(pictures)
     assert [first.name, second.name, third.name] == [str(file) for file in pictures]
     # The best first.
     assert first.labels.tolist() == third.labels.tolist() == [1, 0]
@@ -74,13 +54,13 @@ def test_boxes_scores_and_labels_of_each_image(pictures, final):
 
 
 def test_thresholds(pictures):
-    predictor = make_predictor(BrightnessDetector())
+    predictor = make_predictor()
     assert [prediction.labels.tolist() for prediction in predictor(pictures, threshold=0.45)] == [[1, 0], [], [1]]
     for wrong, message in (("recommended", "no recommended thresholds are known"), ("recomended", "must be a number")):
         with pytest.raises(UserError, match=message):
             predictor(pictures, threshold=wrong)
     # Of a class without one, that of all classes counts.
-    predictor = make_predictor(BrightnessDetector(), thresholds=Thresholds(0.9, [0.45, None], images=3))
+    predictor = make_predictor(thresholds=Thresholds(0.9, [0.45, None], images=3))
     predictions = predictor(pictures, threshold="recommended")
     assert [prediction.labels.tolist() for prediction in predictions] == [[1, 0], [], []]
 
@@ -91,35 +71,19 @@ def test_the_best_of_overlapping_boxes_stays_whatever_the_classes(pictures, fina
     """The quarter scores higher than the whole, whose overlap with it is 0.25."""
     for threshold, expected in ((0.2, [1]), (0.3, [1, 0])):
         nms = NmsSettings(score_threshold=0.1, nms_threshold=threshold, class_agnostic=by == "the configuration")
-        predictor = make_predictor(BrightnessDetector(final), form=OutputForm(nms, final))
-        predictions = predictor(pictures, class_agnostic=by == "the caller")
+        predictions = make_predictor(nms, final)(pictures, class_agnostic=by == "the caller")
         assert [prediction.labels.tolist() for prediction in predictions] == [expected, [], expected]
     # A box that falls itself removes none: the quarter scores 0.8, the whole 0.4.
-    predictor = make_predictor(
-        BrightnessDetector(), form=OutputForm(NmsSettings(nms_threshold=0.2)),
-        thresholds=Thresholds(0.5, [0.3, 0.9], images=3),
-    )  # fmt: skip
+    predictor = make_predictor(NmsSettings(nms_threshold=0.2), thresholds=Thresholds(0.5, [0.3, 0.9], images=3))
     found = predictor(pictures[2], threshold="recommended", class_agnostic=True)
     assert found[0].labels.tolist() == [0]
-    predictor = make_predictor(BrightnessDetector(), form=OutputForm(TopkSettings()), model_name="YOLOv10")
+    predictor = make_predictor(TopkSettings(), model_name="YOLOv10")
     with pytest.raises(UserError, match="class_agnostic: changes the NMS, and YOLOv10 has none"):
         predictor(pictures, class_agnostic=True)
 
 
-def test_unreadable_files_are_named_and_the_others_go_on(pictures, tmp_path, caplog):
-    (tmp_path / "clip.mp4").write_bytes(b"\x00\x00\x00\x20ftypisom" + bytes(range(256)))
-    (tmp_path / "notes.txt").write_text("dive 7, good visibility")
-    files = [tmp_path / "clip.mp4", pictures[0], tmp_path / "notes.txt", pictures[2]]
-    with caplog.at_level("WARNING"):
-        predictions = make_predictor(BrightnessDetector())(files, batch_size=2)
-    assert [prediction.error is None for prediction in predictions] == [False, True, False, True]
-    assert [len(prediction.scores) for prediction in predictions] == [0, 2, 0, 2]
-    first, second = (record.getMessage() for record in caplog.records)
-    assert str(files[0]) in first and str(files[2]) in second
-
-
-class InputDetector:
-    """Gives the same rows for every image, in pixels of its input."""
+class TopkDetector:
+    """Gives the same rows for every image, in pixels of its input, as a network without NMS does."""
 
     def __init__(self, rows):
         self.rows = np.array(rows, np.float32)
@@ -131,7 +95,7 @@ class InputDetector:
 def test_boxes_in_pixels_of_the_input_go_back_through_a_letterbox(pictures):
     # 40 x 30, 41 x 30 and 42 x 30 pixels become 43, 44 and 45 x 32 in the middle of 64 x 32.
     operators = [OPERATORS[0], {"LetterResize": {"target_size": [32, 64]}}, *OPERATORS[1:]]
-    backend = InputDetector([[1, 0.25, 10, 0, 53, 32], [0, 0.75, 10, 16, 31.5, 32]])
+    backend = TopkDetector([[1, 0.25, 10, 0, 53, 32], [0, 0.75, 10, 16, 31.5, 32]])
     predictor = made_detector(backend, operators, form=OutputForm(TopkSettings(2), scaled=False))
     first, *_ = predictor(pictures)
     assert first.labels.tolist() == [0, 1]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -14,11 +15,11 @@ import yaml
 from PIL import Image
 
 from ppcls_ext.deploy.export import example_images
-from ppcls_ext.runtime import load
+from ppcls_ext.runtime import load, read_description
 from ppcls_ext.utils.errors import UserError
 from ppcls_ext.utils.files import sha256_of
 from tests.support.deployment import NEEDS_ONNX, NEEDS_OPENVINO, export_small, hide
-from tests.support.predictors import made_classifier
+from tests.support.predictors import Known, made_classifier
 
 PREPROCESS = [{"ResizeImage": {"size": 32}}, {"NormalizeImage": {"order": ""}}]
 FOREIGN = {"format": "paddle", "precision": "fp32", "files": {"model": "../x.json", "weights": "y"}, "sha256": {}}
@@ -26,21 +27,14 @@ CLASSES = ["cube", "ball", "cylinder", "tyre"]
 FILES = {"paddle": "inference.pdiparams", "onnxruntime": "inference.onnx", "openvino": "inference.bin"}
 
 
-class Brightness:
-    """A backend whose logits are known: class 0 for dark images, class 1 for bright ones."""
-
-    def __init__(self):
-        self.batch_sizes = []
-
-    def run(self, images):
-        self.batch_sizes.append(len(images))
-        mean = images.mean(axis=(1, 2, 3))
-        return np.stack([-mean, mean, np.full_like(mean, -50), np.full_like(mean, -60)], axis=1)
+def brightness(image):
+    """Class 0 for dark images, class 1 for bright ones."""
+    return [-image.mean(), image.mean(), -50, -60]
 
 
 @pytest.fixture
 def predictor():
-    return made_classifier(Brightness(), PREPROCESS, classes=CLASSES)
+    return made_classifier(Known(brightness), PREPROCESS, classes=CLASSES)
 
 
 @pytest.fixture
@@ -62,10 +56,10 @@ def test_names_labels_and_scores_come_in_order(predictor, pictures):
         assert 0.5 < prediction.scores[0] <= 1.0
         assert prediction.scores[0] + prediction.scores[1] == pytest.approx(1.0)
     expected = [prediction.scores for prediction in predictions]
-    predictor.backend.batch_sizes.clear()
+    predictor.backend.batches.clear()
     assert [prediction.scores for prediction in predictor(pictures, batch_size=2)] == expected
-    assert predictor.backend.batch_sizes == [2, 1]
-    unnamed = made_classifier(Brightness(), PREPROCESS, classes=None, topk=9)
+    assert predictor.backend.batches == [2, 1]
+    unnamed = made_classifier(Known(brightness), PREPROCESS, classes=None, topk=9)
     assert unnamed(pictures[0])[0].labels == ["0", "1", "2", "3"]
     for wrong in (0, -1):
         with pytest.raises(UserError, match=f"^topk must be at least 1, got {wrong}"):
@@ -126,7 +120,7 @@ def test_prediction_loads_neither_paddle_nor_training_code_nor_telemetry(exporte
         "import json, sys; import numpy as np; from ppcls_ext.runtime import load; "
         f"predictor = load({str(exported)!r}, {backend!r}, threads=1); "
         "(one,) = predictor(np.full([40, 50, 3], 90, np.uint8)); assert one.labels, one; "
-        "print(json.dumps(sorted(sys.modules)))"
+        "print(json.dumps(sorted(name for name, module in sys.modules.items() if module)))"
     )
     search = os.pathsep.join([str(tmp_path), os.getcwd()])
     environment = {**os.environ, "PYTHONPATH": search}
@@ -145,12 +139,9 @@ def test_a_changed_file_is_refused_by_the_engine_that_opens_it(copied, changed):
     content[len(content) // 2] ^= 1
     (copied / FILES[changed]).write_bytes(content)
     for backend in FILES:
-        if backend == changed:
-            with pytest.raises(UserError, match=f"{FILES[changed]}: refused, its content is not what was") as caught:
-                load(copied, backend, threads=1)
-            assert "\n" not in str(caught.value)
-        else:
-            assert load(copied, backend, threads=1).classes is not None
+        refused = pytest.raises(UserError, match=f"{FILES[changed]}: refused, its content is not what was exported")
+        with refused if backend == changed else contextlib.nullcontext():
+            load(copied, backend, threads=1)
 
 
 @NEEDS_ONNX
@@ -158,30 +149,21 @@ def test_a_changed_file_is_refused_by_the_engine_that_opens_it(copied, changed):
 def test_openvino_opens_the_weights_that_the_description_names(exported, copied):
     def rename(entry):
         entry["files"]["weights"] = "weights_of_mine.bin"
-        entry["sha256"]["weights_of_mine.bin"] = entry["sha256"].pop("inference.bin")
+        entry["sha256"]["weights_of_mine.bin"] = sha256_of(copied / "weights_of_mine.bin")
 
     images = list(example_images().values())[:2]
     expected = load(exported, "openvino", threads=1)(images)
     (copied / "inference.bin").rename(copied / "weights_of_mine.bin")
     change(copied, openvino=rename)
-    content = bytearray((copied / "weights_of_mine.bin").read_bytes())
     # Where OpenVINO would look by itself.
-    (copied / "inference.bin").write_bytes(bytes(len(content)))
+    (copied / "inference.bin").write_bytes(bytes((copied / "weights_of_mine.bin").stat().st_size))
     for one, other in zip(load(copied, "openvino", threads=1)(images), expected, strict=True):
         assert one.scores == pytest.approx(other.scores, rel=1e-4)
-    content[len(content) // 2] ^= 1
-    (copied / "weights_of_mine.bin").write_bytes(content)
+    (copied / "weights_of_mine.bin").write_bytes(b"too short")
     with pytest.raises(UserError, match="weights_of_mine.bin: refused, its content is not what was exported"):
         load(copied, "openvino", threads=1)
-
-
-@NEEDS_ONNX
-@NEEDS_OPENVINO
-def test_weights_without_a_checksum_or_too_short_are_one_line(copied):
-    (copied / "inference.bin").write_bytes(b"too short")
-    digest = sha256_of(copied / "inference.bin")
-    change(copied, openvino=lambda entry: entry["sha256"].update({"inference.bin": digest}))
-    with pytest.raises(UserError, match="inference.xml: cannot be read with the weights inference.bin") as caught:
+    change(copied, openvino=rename)
+    with pytest.raises(UserError, match="inference.xml: cannot be read with the weights weights_of_mine.bin") as caught:
         load(copied, "openvino", threads=1)
     assert "\n" not in str(caught.value)
     change(copied, openvino=lambda entry: entry["files"].update(weights=None))
@@ -251,17 +233,9 @@ def test_incomplete_damaged_and_foreign_folders_are_refused(copied, tmp_path):
 
 
 @NEEDS_OPENVINO
-def test_openvino_is_told_what_to_compute_in(exported, monkeypatch):
-    from ppcls_ext.runtime.backends import import_openvino
+def test_openvino_is_told_what_to_compute_in(exported):
+    from ppcls_ext.runtime.backends import compile_openvino
 
-    openvino = import_openvino()
-    seen = []
-
-    class Core(openvino.Core):
-        def compile_model(self, model, device, settings):
-            seen.append(settings)
-            return super().compile_model(model, device, settings)
-
-    monkeypatch.setattr(openvino, "Core", Core)
-    assert load(exported, "openvino", threads=3).backend.computed_in == "float32"
-    assert (seen[0]["INFERENCE_PRECISION_HINT"], seen[0]["INFERENCE_NUM_THREADS"]) == ("f32", 3)
+    compiled = compile_openvino(exported, read_description(exported).artefacts[2], threads=1)
+    assert compiled.get_property("INFERENCE_PRECISION_HINT").get_type_name() == "f32"
+    assert compiled.get_property("INFERENCE_NUM_THREADS") == 1

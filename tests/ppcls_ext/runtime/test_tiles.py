@@ -11,7 +11,7 @@ from ppcls_ext.runtime.description import OutputForm
 from ppcls_ext.runtime.nms import NmsSettings, TopkSettings
 from ppcls_ext.runtime.tiles import Window, merge, windows
 from ppcls_ext.utils.errors import UserError
-from tests.support.predictors import made_detector
+from tests.support.predictors import Known, made_detector
 
 
 @pytest.mark.parametrize("size", [(1000, 700), (641, 640), (3000, 100)])
@@ -64,29 +64,11 @@ def test_the_whole_box_wins_over_the_part_that_ends_at_a_seam():
     assert len(merged([[0, 0.25, 62, 50, 90, 80]], [at_the_edge])) == 2
 
 
-class Squares:
-    """Finds what is bright in its input: class 0, or 1 where it is less so; boxes in pixels of the input."""
-
-    def __init__(self, final=True):
-        self.final = final
-        self.batches = []
-
-    def detect(self, images, scale_factors):
-        self.batches.append(len(images))
-        found = []
-        for image in images:
-            _, labels, facts, _ = cv2.connectedComponentsWithStats((image[0] > 50).astype(np.uint8))
-            rows = [[0 if image[0][labels == number].max() > 200 else 1, 0.9 - number / 1000, x, y, x + w, y + h]
-                    for number, (x, y, w, h, _) in enumerate(facts[1:], start=1)]  # fmt: skip
-            found.append(np.array(rows, np.float32).reshape(-1, 6))
-        if self.final:
-            return np.concatenate(found), np.array([len(rows) for rows in found], np.int32)
-        all_boxes = np.zeros([len(images), 20, 4], np.float32)
-        scores = np.zeros([len(images), 2, 20], np.float32)
-        for number, rows in enumerate(found):
-            all_boxes[number, : len(rows)] = rows[:, 2:]
-            scores[number, rows[:, 0].astype(int), np.arange(len(rows))] = rows[:, 1]
-        return all_boxes, scores
+def squares(image):
+    """Finds what is bright: class 0, or 1 where it is less so."""
+    _, labels, facts, _ = cv2.connectedComponentsWithStats((image[0] > 50).astype(np.uint8))
+    return [[0 if image[0][labels == number].max() > 200 else 1, 0.9 - number / 1000, x, y, x + w, y + h]
+            for number, (x, y, w, h, _) in enumerate(facts[1:], start=1)]  # fmt: skip
 
 
 FORMS = {"NMS inside": OutputForm(), "NMS outside": OutputForm(NmsSettings(0.1), final=False),
@@ -95,7 +77,7 @@ FORMS = {"NMS inside": OutputForm(), "NMS outside": OutputForm(NmsSettings(0.1),
 
 def predictor_of(form):
     operators = [{"Decode": {}}, {"NormalizeImage": {"is_scale": False, "norm_type": "none"}}, {"Permute": {}}]
-    return made_detector(Squares(form.final), operators, form=form)
+    return made_detector(Known(squares, form.final), operators, form=form)
 
 
 @pytest.fixture(scope="module")
@@ -127,6 +109,11 @@ def test_all_objects_of_a_large_picture_are_found_once(form, picture, tmp_path):
     assert predictor.backend.batches == [5, 5, 5, 1] * 3
     with pytest.raises(UserError, match="tile: must be at least 32"):
         predictor(pixels, tile=10)
+    # Nothing changes for a picture that is no larger than a tile; frames of a stream come one by one.
+    plain, tiled = predictor(pixels)[0], predictor(pixels, tile=300)[0]
+    for name in ("boxes", "scores", "labels"):
+        np.testing.assert_array_equal(getattr(plain, name), getattr(tiled, name))
+    assert [shown(one) for one in predictor(iter([pixels] * 2), tile=100, overlap=0.3)] == [expected] * 2
 
 
 def test_the_class_agnostic_nms_of_a_configuration_goes_across_tiles():
@@ -142,19 +129,7 @@ def test_the_class_agnostic_nms_of_a_configuration_goes_across_tiles():
 
 def test_a_picture_whose_tiles_do_not_fit_is_left_out_alone(picture, tmp_path):
     keep = {"Resize": {"target_size": 64, "keep_ratio": True}}
-    predictor = made_detector(Squares(), [{"Decode": {}}, keep, {"NormalizeImage": {}}, {"Permute": {}}])
+    predictor = made_detector(Known(squares), [{"Decode": {}}, keep, {"NormalizeImage": {}}, {"Permute": {}}])
     Image.new("L", (900, 3)).save(tmp_path / "thin.png")
     thin, other = predictor([tmp_path / "thin.png", picture[0]], tile=640)
     assert "of which resizing by 0.1 leaves none" in thin.error and other.error is None
-
-
-@pytest.mark.parametrize("form", FORMS.values(), ids=FORMS)
-def test_nothing_changes_for_a_picture_that_is_no_larger_than_a_tile(form, picture):
-    predictor = predictor_of(form)
-    plain, tiled = predictor(picture[0])[0], predictor(picture[0], tile=300)[0]
-    for name in ("boxes", "scores", "labels"):
-        np.testing.assert_array_equal(getattr(plain, name), getattr(tiled, name))
-    # A file that cannot be read is told as ever, and frames of a stream come one by one.
-    predictions = predictor(["nowhere.png", picture[0]], tile=300)
-    assert predictions[0].error and shown(predictions[1]) == picture[1]
-    assert [shown(one) for one in predictor(iter([picture[0]] * 2), tile=100, overlap=0.3)] == [picture[1]] * 2

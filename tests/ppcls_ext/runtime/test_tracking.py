@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
 
 from ppcls_ext.runtime.tracking import PATIENCE, Tracker
-from tests.support.predictors import made_detector
+from tests.support.predictors import Known, made_detector
 
 
 def square(x, y=50.0, side=20.0):
@@ -54,24 +56,20 @@ def test_a_hidden_object_is_expected_where_its_way_leads():
     assert follow(frames)[16:] == [[1]] * 4
 
 
-class Drifting:
-    """One object of high score that moves on with each frame, one of low score, and now and then another."""
+def drifting():
+    """One object of high score that moves on with each frame, and one of low score."""
+    steps = itertools.count()
 
-    def __init__(self):
-        self.step = 0
+    def answer(image):
+        step = next(steps)
+        return [[0, 0.2 if step == 2 else 0.9, *square(20 + 3 * step)], [1, 0.15, *square(70.0)]]
 
-    def detect(self, images, scale_factors):
-        rows = []
-        for _ in images:
-            score = 0.2 if self.step == 2 else 0.9
-            rows.append([[0, score, *square(20 + 3 * self.step)], [1, 0.15, *square(70.0)]])
-            self.step += 1
-        return np.array(rows, np.float32).reshape(-1, 6), np.full(len(rows), 2, np.int32)
+    return made_detector(Known(answer))
 
 
 def test_a_predictor_tracks(tmp_path):
     frames = [np.zeros([100, 100, 3], np.uint8)] * 3 + [tmp_path / "absent.png"] + [np.zeros([100, 100], np.uint8)]
-    predictions = list(made_detector(Drifting())(iter(frames), batch_size=2, track=True))
+    predictions = list(drifting()(iter(frames), batch_size=2, track=True))
     assert [prediction.identities is None for prediction in predictions] == [False, False, False, True, False]
     found = [prediction for prediction in predictions if prediction.error is None]
     # The known object stays when its score falls; a box of low score that shows no object is left out.
@@ -79,8 +77,8 @@ def test_a_predictor_tracks(tmp_path):
     assert [prediction.labels.tolist() for prediction in found] == [[0]] * 4
     assert found[2].scores[0] == pytest.approx(0.2)
     # Without tracking nothing changes.
-    assert [(len(one.scores), one.identities) for one in made_detector(Drifting())(frames[:3])] == [(2, None)] * 3
+    assert [(len(one.scores), one.identities) for one in drifting()(frames[:3])] == [(2, None)] * 3
     # Each call begins anew.
-    again = made_detector(Drifting())
+    again = drifting()
     for _ in range(2):
         assert again(frames[:1], track=True, threshold=0.5)[0].identities.tolist() == [1]

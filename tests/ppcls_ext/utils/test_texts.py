@@ -14,7 +14,7 @@ from ppcls_ext.utils.errors import UserError
 from ppcls_ext.utils.files import write_json
 from ppcls_ext.utils.texts import (
     VARIABLE,
-    TextError,
+    DamagedTextError,
     UnknownEncodingError,
     decode_text,
     read_text,
@@ -101,7 +101,7 @@ def test_utf8_by_chance_is_chinese_and_words_stay_utf8(caplog):
     for text in BY_CHANCE:
         for declared in ("gb2312", "utf-8", None):
             assert decode_text(text.encode("gbk"), "a.xml", declared) == text
-    assert "makes no sense as UTF-8 and was read as gb18030" in caplog.text and len(caplog.records) == 1
+    assert "makes no sense as UTF-8 and was read as gb18030" in caplog.text
     for text in WORDS:
         for declared in ("utf-8", "gb2312", "big5", "iso-8859-1", None):
             assert decode_text(text.encode(), "a.yaml", declared) == text
@@ -142,9 +142,8 @@ def test_damage_is_told_from_an_unknown_encoding():
         (codecs.BOM_UTF16_LE + b"a\0b", "begins as UTF-16 but is damaged"),
         (b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR", "holds zero bytes"),
     ):
-        with pytest.raises(TextError, match=reason) as caught:
+        with pytest.raises(DamagedTextError, match=reason):
             decode_text(data, "list.txt")
-        assert not isinstance(caught.value, UnknownEncodingError)
 
 
 def test_names_that_are_no_utf8_are_shown_and_written(tmp_path: Path):

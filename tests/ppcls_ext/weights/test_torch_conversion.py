@@ -10,25 +10,13 @@ import paddle
 import pytest
 
 from ppcls_ext import build_model
-from ppcls_ext.arch.registry import families
 from ppcls_ext.weights import load_weights, read_torch_weights
 from ppcls_ext.weights.convert import convert_weights
+from tests.support.foreign_convnext import CLASSES, DEPTHS, DIMS, MODELS
 from tests.support.seeded import seeded_array
 from tests.support.torch_files import Tensor, write_archive, write_old
 
 torch = pytest.importorskip("torch", reason="optional: pip install --no-deps -r requirements-torch.txt")
-
-DIMS, DEPTHS, CLASSES = (8, 12, 16, 24), (1, 2, 3, 1), 5
-MODELS = {1: "ConvNeXtV1_test", 2: "ConvNeXtV2_test"}
-
-
-@pytest.fixture(autouse=True)
-def small_models(monkeypatch):
-    """A small model of each family: one row more in its table, as for any new model."""
-    for family in families():
-        if family.network.__name__ in ("ConvNeXtV1", "ConvNeXtV2"):
-            monkeypatch.setitem(family.models, f"{family.network.__name__}_test", {"dims": DIMS, "depths": DEPTHS})
-
 
 def package(name: str):
     """Returns a package that needs PyTorch, or skips the test."""
@@ -97,10 +85,6 @@ def test_every_type_of_number_and_view(tmp_path, zipped):
     weights = {kind: base.to(getattr(torch, kind)).reshape(4, 6) for kind in kinds}
     weights |= {"base": base, "view": base.reshape(4, 6)[1:3, ::2], "transposed": base.reshape(4, 6).T}
     weights |= {"parameter": torch.nn.Parameter(base[3:5]), "scalar": torch.tensor(3), "none": torch.zeros(0, 3)}
-    weights["noted"] = base.clone()
-    weights["noted"].note = "an attribute"
-    if hasattr(torch, "uint16"):
-        weights["uint16"] = base.to(torch.uint16)
     arguments = argparse.Namespace(lr=1e-4, output_dir=tmp_path, device=torch.device("cpu"), best=np.float64(0.5))
     checkpoint = {"model": weights, "epoch": 3, "args": arguments}
     torch.save(checkpoint, tmp_path / "types.pth", _use_new_zipfile_serialization=zipped)
