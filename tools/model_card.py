@@ -56,7 +56,7 @@ def parse_arguments() -> argparse.Namespace:
 
 def find_source(arguments: argparse.Namespace) -> tuple[RunFacts | None, Counts | None]:
     """Returns what a run or a configuration tells of the model, and the counts of a detector; else None."""
-    from ppcls_ext.deploy.cards import DETECTION, RunFacts, count_subject, detector_name, input_size, read_run
+    from ppcls_ext.deploy.cards import DETECTION, RunFacts, count_stages, detector_name, input_size, read_run
     from ppcls_ext.utils.config import is_detection_config
 
     path: Any = arguments.config
@@ -78,12 +78,14 @@ def find_source(arguments: argparse.Namespace) -> tuple[RunFacts | None, Counts 
     if source.task != DETECTION or source.config_file is None:
         return source, None
     from detection.configuration import load_config
-    from detection.profile import detector_subject
+    from detection.counting import IMAGE_SIZE, raw_network
+    from detection.toolkit import build_model
 
+    config = load_config(source.config_file, arguments.override)
     # At the size of its deployment.
-    size: Any = input_size(source)
-    subject = detector_subject(load_config(source.config_file, arguments.override), size and tuple(size))
-    return source, count_subject(subject)
+    height, width = input_size(source) or (IMAGE_SIZE, IMAGE_SIZE)
+    network = raw_network(build_model(config, pretrained=False))
+    return source, count_stages(config.path.stem, network, (3, height, width))
 
 
 def main() -> None:

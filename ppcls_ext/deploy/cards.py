@@ -100,11 +100,11 @@ class Counts(NamedTuple):
         return sum(flops for _, flops in self.stages.values())
 
 
-def count_subject(subject: Any) -> Counts:
-    """Counts a ``ppcls_ext.deploy.profile.Subject``; loads Paddle."""
-    from ppcls_ext.deploy.profile import count_network
+def count_stages(name: str, network: Any, image_shape: tuple[int, int, int]) -> Counts:
+    """Counts a network that takes images ``[N, C, H, W]``; ``UserError`` if not such ones. Loads Paddle."""
+    from ppcls_ext.deploy.profile import Subject, count_network
 
-    profile = count_network(subject)
+    profile = count_network(Subject(name, network, image_shape))
     sums = {stage: (int(each.parameters), int(each.flops)) for stage, each in profile.by("stage").iterrows()}
     return Counts(profile.image_shape, {stage: pair for stage, pair in sums.items() if any(pair)})
 
@@ -119,10 +119,8 @@ def count_classifier(
         ValueError: there is no such model, or it does not take these arguments.
     """
     from ppcls_ext.arch.registry import build_model
-    from ppcls_ext.deploy.profile import Subject
 
-    network = build_model(model, **arguments)
-    return count_subject(Subject(model, network, network, image_shape))
+    return count_stages(model, build_model(model, **arguments), image_shape)
 
 
 # What a run left
