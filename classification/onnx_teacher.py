@@ -82,10 +82,10 @@ class OnnxTeacher(nn.Layer):
         mean, std = np.array([settings.mean, settings.std])[:, :: 1 if student_order == "rgb" else -1]
         self._scale = (1 / (factors * std)).astype(np.float32).reshape(3, 1, 1)
         self._shift = ((-offsets / factors - mean) / std).astype(np.float32).reshape(3, 1, 1)
-        # Two images, as a file may have been fixed to one at a time.
+        # Three images, as a file may have been fixed to one or two at a time.
         sizes = " x ".join(str(side) for side in self.image_shape[1:])
-        with self._faults_of_file(f"cannot compute two images of {sizes}"):
-            outputs = self._run(np.zeros([2, channels, *size], np.float32))
+        with self._faults_of_file(f"cannot compute three images of {sizes}"):
+            outputs = self._run(np.zeros([3, channels, *size], np.float32))
         self._check_outputs(config, outputs)
         self._widths = [output.shape[1] for output in outputs[self._with_logits :]]
 

@@ -29,7 +29,7 @@ from ppcls_ext.utils.drawing import contact_sheet
 from ppcls_ext.utils.drawing import enlarged as enlarged_picture
 from ppcls_ext.utils.errors import UserError
 from ppcls_ext.utils.files import atomic_path
-from ppcls_ext.utils.plots import draw_loss_curves
+from ppcls_ext.utils.plots import draw_curves
 
 logger = logging.getLogger(__name__)
 
@@ -121,7 +121,7 @@ class PretrainingTask(ClassificationTask):
 
     def draw_curves(self, history: Sequence[dict[str, Any]], path: Path) -> None:
         """Draws loss and learning rate by epoch."""
-        draw_loss_curves(history, path, f"{self.config.pretraining.name}, {self.config.arch.name}")
+        draw_curves(history, path, f"{self.config.pretraining.name}, {self.config.arch.name}")
 
 
 class MaskedTask(PretrainingTask):

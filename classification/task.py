@@ -47,7 +47,7 @@ from ppcls_ext.engine.task import RunOptions, RunProgress, StepResult, Task
 from ppcls_ext.engine.trainer import Trainer
 from ppcls_ext.preprocess import depth
 from ppcls_ext.utils.errors import UserError
-from ppcls_ext.utils.plots import draw_training_curves
+from ppcls_ext.utils.plots import draw_curves
 from ppcls_ext.weights import find_weights, load_weights
 
 logger = logging.getLogger(__name__)
@@ -466,8 +466,11 @@ class ClassificationTask(Task):
         }
 
     def draw_curves(self, history: Sequence[dict[str, Any]], path: Path) -> None:
-        """Draws loss, accuracies and learning rate by epoch."""
-        draw_training_curves(history, path, self.config.arch.name, self.config.arch.class_num)
+        """Draws losses, accuracies, learning rate and speed by epoch."""
+        # Among the five best of five classes is every image.
+        classes = self.config.arch.class_num
+        metrics = [name for name in self.config.metrics[0].names if name == "top1" or int(name[3:]) < classes]
+        draw_curves(history, path, self.config.arch.name, metrics)
 
     def image_names(self, batch: dict[str, Any]) -> list[str]:
         """Returns the names of the images in a batch."""

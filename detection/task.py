@@ -48,7 +48,7 @@ from ppcls_ext.engine.trainer import Trainer
 from ppcls_ext.preprocess import depth
 from ppcls_ext.preprocess.decode import read_bytes
 from ppcls_ext.utils.errors import UserError
-from ppcls_ext.utils.plots import draw_detection_curves
+from ppcls_ext.utils.plots import draw_curves
 from ppcls_ext.weights import load_weights
 
 logger = logging.getLogger(__name__)
@@ -403,7 +403,7 @@ class DetectionTask(Task):
 
     def draw_curves(self, history: Sequence[dict[str, Any]], path: Path) -> None:
         """Draws losses, AP, learning rate and speed by epoch."""
-        draw_detection_curves(history, path, self.config.path.stem, averaged=self.ema is not None)
+        draw_curves(history, path, self.config.path.stem, ("AP", "AP50"), averaged=self.ema is not None)
 
     def close(self) -> None:
         """Ends the worker processes of both loaders."""

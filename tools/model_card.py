@@ -19,7 +19,7 @@ from ppcls_ext.utils.command_line import add_config_arguments, add_overwrite_arg
 from ppcls_ext.utils.errors import UserError
 
 if TYPE_CHECKING:
-    from ppcls_ext.deploy.cards import Counts, RunFacts
+    from ppcls_ext.deploy.cards import CardFacts
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -54,44 +54,46 @@ def parse_arguments() -> argparse.Namespace:
     return arguments
 
 
-def find_source(arguments: argparse.Namespace) -> tuple[RunFacts | None, Counts | None]:
-    """Returns what a run or a configuration tells of the model, and the counts of a detector; else None."""
-    from ppcls_ext.deploy.cards import DETECTION, RunFacts, count_stages, detector_name, input_size, read_run
+def gather(arguments: argparse.Namespace) -> CardFacts:
+    """Collects the facts of one model; a detector is counted at the size of its deployment."""
+    from ppcls_ext.deploy.cards import DETECTION, CardFacts, detector_name, gather_facts, read_run
     from ppcls_ext.utils.config import is_detection_config
 
     path: Any = arguments.config
+    source = counts = None
     if arguments.run is not None:
         source = read_run(arguments.run)
     elif path is not None and is_detection_config(path):
         from detection.configuration import load_config
 
         data = load_config(path, arguments.override).data
-        source = RunFacts(detector_name(data), DETECTION, config=data, config_file=Path(path))
+        source = CardFacts(detector_name(data), DETECTION, config=data, config_file=Path(path))
     elif path is not None:
         from classification.config import load_config
 
         config: Any = load_config(path, arguments.override)
-        source = RunFacts(config.arch.name, arguments=config.arch.arguments, config=config.document.data,
-                        config_file=Path(path))  # fmt: skip
-    else:
-        return (RunFacts(arguments.model) if arguments.export is None else None), None
-    if source.task != DETECTION or source.config_file is None:
-        return source, None
-    from detection.configuration import load_config
-    from detection.counting import IMAGE_SIZE, raw_network
-    from detection.toolkit import build_model
+        source = CardFacts(config.arch.name, arguments=config.arch.arguments, config=config.document.data,
+                           config_file=Path(path))  # fmt: skip
+    if source is not None and source.detects and source.config_file is not None:
+        from detection.configuration import load_config
+        from detection.counting import IMAGE_SIZE, raw_network
+        from detection.toolkit import build_model
+        from ppcls_ext.deploy.profile import Subject, count_network
 
-    config = load_config(source.config_file, arguments.override)
-    # At the size of its deployment.
-    height, width = input_size(source) or (IMAGE_SIZE, IMAGE_SIZE)
-    network = raw_network(build_model(config, pretrained=False))
-    return source, count_stages(config.path.stem, network, (3, height, width))
+        loaded = load_config(source.config_file, arguments.override)
+        height, width = source.size or (IMAGE_SIZE, IMAGE_SIZE)
+        network = raw_network(build_model(loaded, pretrained=False))
+        counts = count_network(Subject(loaded.path.stem, network, (3, height, width)))
+    return gather_facts(
+        source, model=arguments.model, counts=counts, export=arguments.export, benchmark=arguments.benchmark
+    )
 
 
 def main() -> None:
     """Writes the card, or the table of all models."""
     arguments = parse_arguments()
-    from ppcls_ext.deploy.cards import count_classifier, gather_facts, models_page, write_card
+    from ppcls_ext.arch.flops import count_model
+    from ppcls_ext.deploy.cards import models_page, write_card
     from ppcls_ext.utils.files import write_text
     from ppcls_ext.utils.outputs import Output, claim_outputs, record_outputs
 
@@ -100,19 +102,11 @@ def main() -> None:
     reads = [path for path in (arguments.benchmark, arguments.config) if path is not None]
     claim_outputs([Output("--output", output)], reads, overwrite=arguments.overwrite)
     if arguments.all:
-
-        def count(model: str) -> tuple[int, int]:
-            counts = count_classifier(model, {})
-            return counts.parameters, counts.multiply_adds
-
-        write_text(output, models_page(count))
+        write_text(output, models_page(lambda model: count_model(model, {}, 224)))
         words = "the table of all models"
     else:
         try:
-            source, counts = find_source(arguments)
-            facts = gather_facts(
-                source, model=arguments.model, counts=counts, export=arguments.export, benchmark=arguments.benchmark
-            )
+            facts = gather(arguments)
             write_card(facts, output)
         except (AttributeError, KeyError, TypeError) as error:
             if arguments.run is None:
@@ -122,7 +116,7 @@ def main() -> None:
                 f"--run {arguments.run}: report.json, config.yaml or state.json holds what no training writes "
                 f"({type(error).__name__}: {error})"
             ) from error
-        words = f"the card of {facts.source.model}"
+        words = f"the card of {facts.model}"
     record_outputs([output])
     print(f"written: {output}, {words}")
 

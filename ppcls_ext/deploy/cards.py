@@ -11,10 +11,10 @@ from __future__ import annotations
 import os
 import re
 import shlex
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import yaml
 
@@ -26,6 +26,10 @@ from ppcls_ext.utils.files import read_mapping, sha256_of, write_text
 from ppcls_ext.utils.names import user_path
 from ppcls_ext.utils.tables import markdown_table, render_markdown
 from ppcls_ext.weights import find_weights
+
+if TYPE_CHECKING:
+    from ppcls_ext.arch.flops import Count
+    from ppcls_ext.deploy.profile import Profile
 
 CLASSIFICATION, DETECTION = "classification", "detection"
 REPORT, CONFIG, STATE, LOG, FINE_TUNING = "report.json", "config.yaml", "state.json", "train.log", "fine_tuning"
@@ -83,46 +87,6 @@ def paper_of(name: str) -> Paper | None:
     return PAPERS[max(fitting, key=len)] if fitting else None
 
 
-class Counts(NamedTuple):
-    """Cost of a network: channels, height and width that it was counted at; stage -> parameters, multiply-adds."""
-
-    image_shape: tuple[int, int, int]
-    stages: dict[str, tuple[int, int]]
-
-    @property
-    def parameters(self) -> int:
-        """All of them."""
-        return sum(parameters for parameters, _ in self.stages.values())
-
-    @property
-    def multiply_adds(self) -> int:
-        """Of one image."""
-        return sum(flops for _, flops in self.stages.values())
-
-
-def count_stages(name: str, network: Any, image_shape: tuple[int, int, int]) -> Counts:
-    """Counts a network that takes images ``[N, C, H, W]``; ``UserError`` if not such ones. Loads Paddle."""
-    from ppcls_ext.deploy.profile import Subject, count_network
-
-    profile = count_network(Subject(name, network, image_shape))
-    sums = {stage: (int(each.parameters), int(each.flops)) for stage, each in profile.by("stage").iterrows()}
-    return Counts(profile.image_shape, {stage: pair for stage, pair in sums.items() if any(pair)})
-
-
-def count_classifier(
-    model: str, arguments: Mapping[str, Any], image_shape: tuple[int, int, int] = DEFAULT_SHAPE
-) -> Counts:
-    """Builds a classifier with random weights and counts it; loads Paddle.
-
-    Raises:
-        UserError: the network does not take such images.
-        ValueError: there is no such model, or it does not take these arguments.
-    """
-    from ppcls_ext.arch.registry import build_model
-
-    return count_stages(model, build_model(model, **arguments), image_shape)
-
-
 # What a run left
 
 
@@ -135,7 +99,7 @@ def section_of(config: Mapping[str, Any], *keys: str) -> dict[str, Any]:
 
 
 @dataclass(frozen=True)
-class RunFacts:
+class CardFacts:
     """Facts about one model, gathered from files; what none of them tells is empty or ``None``.
 
     Attributes:
@@ -146,6 +110,11 @@ class RunFacts:
         folder: of the run or of the checkpoint.
         weights: the file with the weights that were evaluated.
         pruning: ``report.json`` of ``tools/prune_model.py``, for a pruned network.
+        changed: arguments that make a classifier's network another one than the published one.
+        counts: of the network, by layer.
+        export: what the export says of itself.
+        latency: rows that a benchmark measured on ``machine``, of the export, or of the model by its name, which has
+            random weights (``latency_by_name``).
     """
 
     model: str
@@ -158,11 +127,27 @@ class RunFacts:
     folder: Path | None = None
     weights: Path | None = None
     pruning: dict[str, Any] = field(default_factory=dict)
+    changed: list[str] = field(default_factory=list)
+    counts: Profile | None = None
+    export: Description | DetectionDescription | None = None
+    latency: list[dict[str, Any]] = field(default_factory=list)
+    machine: str | None = None
+    latency_by_name: bool = False
+
+    @property
+    def detects(self) -> bool:
+        """Whether it is a detector."""
+        return self.task == DETECTION
 
     @property
     def architecture(self) -> str:
         """The name that papers and tables know: of a detector without its backbone."""
         return self.model.partition(" with ")[0]
+
+    @property
+    def trained(self) -> bool:
+        """Whether there are weights."""
+        return self.weights is not None or self.export is not None
 
     @property
     def averaged(self) -> bool:
@@ -198,7 +183,8 @@ class RunFacts:
     @property
     def class_names(self) -> list[str]:
         """Names of the classes; empty where they are not known."""
-        return [str(name) for name in self.state.get("class_names") or self.report.get("class_names") or []]
+        known = self.state.get("class_names") or self.report.get("class_names") or (self.export and self.export.classes)
+        return [str(name) for name in known or []]
 
     @property
     def seed(self) -> int | None:
@@ -214,8 +200,33 @@ class RunFacts:
         text = (self.folder / LOG).read_text(encoding="utf-8", errors="replace")
         return next(reversed(re.findall(r"^(\d{4}-\d\d-\d\d)[ T]", text, re.MULTILINE)), None)
 
+    @property
+    def size(self) -> list[int] | None:
+        """Height and width of the network's input; ``None`` where nothing tells."""
+        if self.export is not None:
+            return self.export.input_shape[2:]
+        shape = section_of(self.config, "Global").get("image_shape")
+        size = shape[1:] if isinstance(shape, list) else None
+        if self.detects:
+            entries = section_of(self.config, "TestReader").get("sample_transforms") or []
+            sizes = [section_of(entry, name).get("target_size") or section_of(entry, name).get("size")
+                     for entry in entries for name in ("Resize", "LetterResize", "Pad")]  # fmt: skip
+            size = next((each for each in reversed(sizes) if each), None)
+        size = [size, size] if isinstance(size, int) else size
+        return size if isinstance(size, list) and len(size) == 2 else None
 
-def read_run(folder: str | os.PathLike[str]) -> RunFacts:
+    def inside(self, path: Path | None, unknown: str) -> str:
+        """Returns a file or folder of the run as commands of a card name it."""
+        if path is None:
+            return unknown
+        if self.folder is None or not path.is_relative_to(self.folder):
+            return shlex.quote(shown_path(path))
+        inner = path.relative_to(self.folder).as_posix()
+        outer = shown_path(self.folder.absolute())
+        return shlex.quote(outer if inner == "." else f"{outer}/{inner}")
+
+
+def read_run(folder: str | os.PathLike[str]) -> CardFacts:
     """Reads the folder of a training run, a checkpoint folder, or the folder of a pruning.
 
     A pruning gives the fine-tuned network if there is one, else the pruned one.
@@ -251,7 +262,7 @@ def read_run(folder: str | os.PathLike[str]) -> RunFacts:
     return source
 
 
-def _source_of(root: Path, config_file: Path | None, report: dict[str, Any], checkpoint: Path | None) -> RunFacts:
+def _source_of(root: Path, config_file: Path | None, report: dict[str, Any], checkpoint: Path | None) -> CardFacts:
     """Returns what a configuration, a report and a checkpoint of ``root`` tell, which must name one model."""
     state = read_mapping(checkpoint / STATE) if checkpoint else {}
     config = read_mapping(config_file) if config_file else {}
@@ -262,7 +273,7 @@ def _source_of(root: Path, config_file: Path | None, report: dict[str, Any], che
         found = f"its files are of different models: {', '.join(sorted(map(str, names)))}"
         raise UserError(f"{root}: {found if names else 'does not tell which model it holds'}")
     given = {key: value for key, value in arch.items() if key not in ("name", "pretrained", "use_ssld")}
-    return RunFacts(
+    return CardFacts(
         model=str(names.pop()), task=DETECTION if detects else CLASSIFICATION,
         arguments=report.get("arguments") or kept.get("arguments") or ({} if detects else given), config=config,
         config_file=config_file, report=report, state=state, folder=root,
@@ -283,7 +294,7 @@ def detector_name(config: dict[str, Any]) -> str:
 def changed_arguments(model: str, arguments: Mapping[str, Any]) -> list[str]:
     """Returns the arguments of a classifier that make its network another one than the published one; a ValueError if
     there is no such model."""
-    defaults = architecture_parameters(model) if arguments else {}
+    defaults = architecture_parameters(model)
     return [name for name, value in arguments.items()
             if name not in HARMLESS and (name not in defaults or defaults[name].default != value)]  # fmt: skip
 
@@ -362,17 +373,6 @@ def percent(share: Any, unit: str = " %") -> str:
     return f"{100 * share:.2f}{unit}" if isinstance(share, int | float) else "not measured"
 
 
-def shown_inside(source: RunFacts, path: Path | None, unknown: str) -> str:
-    """Returns a file or folder of a run as commands of a card name it."""
-    if path is None:
-        return unknown
-    if source.folder is None or not path.is_relative_to(source.folder):
-        return shlex.quote(shown_path(path))
-    inner = path.relative_to(source.folder).as_posix()
-    outer = shown_path(source.folder.absolute())
-    return shlex.quote(outer if inner == "." else f"{outer}/{inner}")
-
-
 # What configurations tell
 
 
@@ -402,41 +402,13 @@ def evaluation_data(config: Mapping[str, Any]) -> str:
     return "data that are not recorded" if name is None else f"{name} ({shown_path(str(part))})" if part else name
 
 
-def input_size(source: RunFacts) -> list[int] | None:
-    """Returns height and width of the network's input; ``None`` where nothing tells."""
-    shape = section_of(source.config, "Global").get("image_shape")
-    size = shape[1:] if isinstance(shape, list) else None
-    if source.task == DETECTION:
-        entries = section_of(source.config, "TestReader").get("sample_transforms") or []
-        sizes = [section_of(entry, name).get("target_size") or section_of(entry, name).get("size")
-                 for entry in entries for name in ("Resize", "LetterResize", "Pad")]  # fmt: skip
-        size = next((each for each in reversed(sizes) if each), None)
-    size = [size, size] if isinstance(size, int) else size
-    return size if isinstance(size, list) and len(size) == 2 else None
-
-
 # The card
 
 
-class CardFacts(NamedTuple):
-    """All that a card is made of. What is ``None`` or empty is told to be unknown, or left out.
-
-    ``latency`` is what a benchmark measured on ``machine`` of the export, or of the model by its name, which has random
-    weights (``latency_by_name``); ``checksum`` is the SHA-256 of the weights.
-    """
-
-    source: RunFacts
-    counts: Counts | None = None
-    export: Description | DetectionDescription | None = None
-    latency: Sequence[dict[str, Any]] = ()
-    machine: str | None = None
-    latency_by_name: bool = False
-    checksum: str | None = None
-
-
 def gather_facts(
-    source: RunFacts | str | os.PathLike[str] | None = None, *, model: str | None = None, counts: Counts | None = None,
-    export: str | os.PathLike[str] | None = None, benchmark: str | os.PathLike[str] | None = None,
+    source: CardFacts | str | os.PathLike[str] | None = None, *, model: str | None = None,
+    counts: Profile | None = None, export: str | os.PathLike[str] | None = None,
+    benchmark: str | os.PathLike[str] | None = None,
 ) -> CardFacts:  # fmt: skip
     """Collects what files tell of a model, and counts a classifier (which loads Paddle).
 
@@ -450,114 +422,82 @@ def gather_facts(
     Raises:
         UserError: nothing is named, a file is missing or damaged, or the parts belong to different models.
     """
-    if source is not None and not isinstance(source, RunFacts):
+    if source is not None and not isinstance(source, CardFacts):
         source = read_run(source)
     description = None if export is None else read_description(export)
     exports_detector = isinstance(description, DetectionDescription)
     if source is None:
         if model is None and description is None:
             raise UserError("nothing is named that a card could be made of: a model, a run or an export")
-        name = model or str(description.model_name)
-        source = RunFacts(name, DETECTION if exports_detector else CLASSIFICATION)
+        source = CardFacts(
+            model or str(description.model_name), DETECTION if exports_detector else CLASSIFICATION
+        )  # fmt: skip
+    where = source.folder or "the export"
     if model is not None and model not in (source.model, source.architecture):
-        where = "the export" if source.folder is None else str(source.folder)
         raise UserError(f"{where}: holds {source.model}, not {model}")
     try:
-        changed = changed_arguments(source.model, source.arguments) if source.task == CLASSIFICATION else []
-        if source.task == CLASSIFICATION:
-            architecture_parameters(source.model)
+        changed = [] if source.detects else changed_arguments(source.model, source.arguments)
     except ValueError as error:
         raise UserError(str(error)) from error
     if description is not None:
-        if exports_detector != (source.task == DETECTION) or description.model_name != source.model:
+        if exports_detector != source.detects or description.model_name != source.model:
             raise UserError(f"{description.folder}: is an export of {description.model_name}, not of {source.model}")
         names, number = source.class_names, source.arguments.get("class_num", description.class_num)
         differ = names and description.classes is not None and names != description.classes
         if differ or number != description.class_num:
             raise UserError(f"{description.folder}: its classes are not those of {source.folder or source.model}")
-    latency: list[dict[str, Any]] = []
-    machine, by_name = None, False
-    if benchmark is not None:
-        latency, machine, by_name = _latency_of(source, changed, export, benchmark)
-    if counts is None and source.task == CLASSIFICATION and (source.arguments or description is None):
+    if counts is None and not source.detects and (source.arguments or description is None):
         shape = section_of(source.config, "Global").get("image_shape") or DEFAULT_SHAPE
-        counts = count_classifier(source.model, source.arguments, tuple(shape))
-    checksum = None if source.weights is None else sha256_of(source.weights)
-    return CardFacts(source, counts, description, latency, machine, by_name, checksum)
+        counts = _count_classifier(source.model, source.arguments, tuple(shape))
+    facts = replace(source, changed=changed, export=description, counts=counts)
+    return facts if benchmark is None else _with_latency(facts, export, Path(benchmark))
 
 
-def _latency_of(
-    source: RunFacts, changed: Sequence[str], export: str | os.PathLike[str] | None, benchmark: str | os.PathLike[str]
-) -> tuple[list[dict[str, Any]], str | None, bool]:
-    """Returns the measured rows of a benchmark that are of the export, or else of the model by its name; the machine;
-    and whether they are of the name."""
-    document = read_mapping(Path(benchmark))
+def _count_classifier(model: str, arguments: Mapping[str, Any], image_shape: tuple[int, ...]) -> Profile:
+    """Builds a classifier with random weights and counts it."""
+    from ppcls_ext.arch.registry import build_model
+    from ppcls_ext.deploy.profile import Subject, count_network
+
+    return count_network(Subject(model, build_model(model, **arguments), image_shape))
+
+
+def _with_latency(facts: CardFacts, export: str | os.PathLike[str] | None, benchmark: Path) -> CardFacts:
+    """Adds the measured rows of a benchmark that are of the export, or else of the model by its name."""
+    document = read_mapping(benchmark)
     rows = section_of(document, "models").get("rows")
     if not isinstance(rows, list):
         command = "python tools/benchmark.py models --output bench.md makes one"
         raise UserError(f"{benchmark}: no benchmark of models; {command}")
     rows = [row for row in rows if row["status"] == "measured"]
-    named = [row for row in rows if row["model"].partition("@")[0] == source.model]
+    named = [row for row in rows if row["model"].partition("@")[0] == facts.model]
     own = [row for row in rows if export is not None and Path(row["model"]).resolve() == Path(export).resolve()]
     # A network of another form was not measured by its name.
-    found = own or ([] if changed else named)
+    found = own or ([] if facts.changed else named)
     if not found:
-        other = f" with {', '.join(changed)} as in this model" if named else ""
+        other = f" with {', '.join(facts.changed)} as in this model" if named else ""
         held = ", ".join(dict.fromkeys(row["architecture"] for row in rows)) or "nothing"
-        raise UserError(f"{benchmark}: has no measurement of {source.model}{other}; it holds {held}")
-    return found, document.get("machine"), not own
+        raise UserError(f"{benchmark}: has no measurement of {facts.model}{other}; it holds {held}")
+    return replace(facts, latency=found, machine=document.get("machine"), latency_by_name=not own)
 
 
 def card_text(facts: CardFacts) -> str:
     """Returns the card as Markdown, with a head in YAML as Hugging Face reads it (of measured results only)."""
-    source, export, counts = facts.source, facts.export, facts.counts
-    config, measured, detects = source.config, source.measured, source.task == DETECTION
-    trained = source.weights is not None or export is not None
-    paper, data = paper_of(source.architecture), data_name(config, "Train")
-    names = source.class_names or (export.classes if export else None) or []
-    title = f"{source.model} on {data}" if data and trained else source.model
-
-    pipeline = "object-detection" if detects else "image-classification"
-    family = [paper.family.lower().replace(" ", "-")] if paper else []
-    head: dict[str, Any] = {
-        "license": "apache-2.0", "library_name": "paddlepaddle", "pipeline_tag": pipeline,
-        "tags": list(dict.fromkeys([pipeline, *family, "paddle"])),
-    }  # fmt: skip
-    datasets = list(dict.fromkeys(filter(None, (data_name(config, part) for part in ("Train", "Eval")))))
-    if datasets and trained:
-        head["datasets"] = datasets
-    shares = ("AP", "AP50") if detects else [name for name in measured if name.startswith("top")]
-    kind = "mean_average_precision" if detects else "accuracy"
-    metrics = [{"type": kind, "name": f"{shown_metric(name)}, %", "value": round(100 * measured[name], 2)}
-               for name in shares if isinstance(measured.get(name), int | float)]  # fmt: skip
-    if metrics:
-        dataset = data_name(config, "Eval") or "not named"
-        result = {"task": {"type": pipeline}, "dataset": {"name": dataset, "type": dataset}, "metrics": metrics}
-        head |= {"metrics": [kind], "model-index": [{"name": title, "results": [result]}]}
-
+    config, export = facts.config, facts.export
     training = {key: config[key] for key in TRAINING_SECTIONS if config.get(key)}
     if loader := section_of(config, "DataLoader", "Train"):
         training["DataLoader"] = {"Train": loader}
     infers = section_of(config, "Infer").get("transforms") or section_of(config, "TestReader").get("sample_transforms")
-    int8 = next((each for each in export.artefacts if each.precision == "int8"), None) if export else None
     return render_markdown(
         "ppcls_ext.deploy", "card.md.j2",
         {"escape_markdown": escaped, "path": shown_path, "percent": percent, "yaml": as_yaml, "metric": shown_metric,
          "pruning_table": pruning_table, "int8_table": int8_table},
-        head=yaml.safe_dump(head, sort_keys=False, allow_unicode=True, width=120), title=title, source=source,
-        config=config, paper=paper, published=PUBLISHED.get(source.architecture), detects=detects, trained=trained,
-        export=export, export_folder=shown_path(export.folder) if export else "EXPORT", counts=counts, facts=facts,
-        names=names, most_names=MOST_NAMES, measured=measured, data=data, evaluation_data=evaluation_data(config),
-        coco=COCO_FIGURES, size=export.input_shape[2:] if export else input_size(source), report=source.report,
-        images=section_of(source.state, "data_order").get("images"), training=training, int8=int8,
-        preprocess=export.preprocess if export else infers,
-        planned=section_of(config, "Global").get("epochs") or config.get("epoch"),
-        done=source.report.get("epochs") or source.state.get("epoch"),
-        teacher=section_of(source.report, "teacher", "eval") or section_of(source.state, "teacher", "eval"),
-        changed=[] if detects else changed_arguments(source.model, source.arguments),
-        config_file=shown_inside(source, source.config_file, "CONFIG"),
-        weights_folder=shown_inside(source, source.weights and source.weights.parent, "CHECKPOINT"),
-        weights_key="weights" if detects else "Global.pretrained_model",
+        facts=facts, config=config, report=facts.report, export=export, measured=facts.measured,
+        names=facts.class_names, most_names=MOST_NAMES, coco=COCO_FIGURES, training=training,
+        paper=paper_of(facts.architecture), published=PUBLISHED.get(facts.architecture),
+        data=data_name(config, "Train"), evaluated_on=data_name(config, "Eval"),
+        evaluation_data=evaluation_data(config), preprocess=export.preprocess if export else infers,
+        int8=next((each for each in export.artefacts if each.precision == "int8"), None) if export else None,
+        checksum=facts.weights and sha256_of(facts.weights),
     )  # fmt: skip
 
 
@@ -568,17 +508,16 @@ def write_card(facts: CardFacts, path: str | os.PathLike[str]) -> str:
     return text
 
 
-def models_page(count_of: Callable[[str], tuple[int, int]]) -> str:
-    """Returns docs/models/README.md: a table of all our models, of whose names ``count_of`` makes parameters and
-    multiply-adds, with 1000 classes at 224 px.
+def models_page(count_of: Callable[[str], Count]) -> str:
+    """Returns docs/models/README.md: a table of all our models, which ``count_of`` counts by their names, with 1000
+    classes at 224 px.
     """
     rows = []
     for model in list_models():
-        parameters, multiply_adds = count_of(model)
-        published, paper = PUBLISHED.get(model), paper_of(model)
+        count, published, paper = count_of(model), PUBLISHED.get(model), paper_of(model)
         rows.append((
             model, paper and f"{paper.family}, [arXiv {paper.arxiv}](https://arxiv.org/abs/{paper.arxiv})",
-            f"{parameters / 1e6:.2f}", f"{multiply_adds / 1e9:.3f}",
+            f"{count.parameters / 1e6:.2f}", f"{count.flops / 1e9:.3f}",
             f"{published.top1:g} %" if published else "none known", published and published.source,
         ))  # fmt: skip
     columns = ("model", "family", "parameters, M", "GFLOPs", "top-1 on ImageNet-1k, published", "source")

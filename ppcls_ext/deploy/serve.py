@@ -13,20 +13,20 @@ import importlib.resources
 import io
 import ipaddress
 import logging
+import os
 import re
 import secrets
 import socket
-import threading
 import time
 import urllib.parse
-from concurrent.futures import CancelledError, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import PurePosixPath
 from typing import Any, NoReturn
 
 import flask
 import numpy as np
 from PIL import Image
-from werkzeug.exceptions import ClientDisconnected, HTTPException, ServiceUnavailable
+from werkzeug.exceptions import ClientDisconnected, HTTPException
 from werkzeug.serving import BaseWSGIServer, WSGIRequestHandler, make_server
 
 import ppcls_ext
@@ -48,8 +48,6 @@ LARGEST_MEGAPIXELS = 170
 PREVIEW_SIDE, LOSSLESS_PIXELS = 1280, 256 * 256
 # Headers and boundaries of a form around the picture.
 FORM_OVERHEAD = 16_384
-# Pictures in memory at a time, seconds that a request waits for a place, and seconds of grace when the server stops.
-MOST_AT_A_TIME, WAIT_SECONDS, STOP_SECONDS = 8, 20.0, 10.0
 HEADERS = {
     "X-Content-Type-Options": "nosniff", "X-Frame-Options": "DENY", "Referrer-Policy": "no-referrer",
     "Cross-Origin-Resource-Policy": "same-origin", "Cache-Control": "no-store",
@@ -74,7 +72,6 @@ class OneThread:
     def __init__(self, predictor: Predictor | DetectionPredictor) -> None:
         self.predictor = predictor
         self.executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="network")
-        self.closed = False
         try:
             self([np.zeros([96, 128, 3], np.uint8)])
         except BaseException:
@@ -82,8 +79,7 @@ class OneThread:
             raise
 
     def __call__(self, images: list[Any], **options: Any) -> tuple[list[Any], float]:
-        """Returns what the predictor does and its seconds, without the wait for other calls; RuntimeError or
-        CancelledError once it is closed."""
+        """Returns what the predictor does and its seconds, without the wait for other calls."""
         return self.executor.submit(self._timed, images, **options).result()
 
     def _timed(self, images: list[Any], **options: Any) -> tuple[list[Any], float]:
@@ -94,7 +90,6 @@ class OneThread:
         return self
 
     def __exit__(self, *reason: object) -> None:
-        self.closed = True
         self.executor.shutdown(wait=True, cancel_futures=True)
 
 
@@ -108,9 +103,8 @@ def is_loopback(host: str) -> bool:
 
 
 def create_app(
-    model: OneThread, host: str = "127.0.0.1", megabytes: float = 20.0, megapixels: float = 50.0,
-    patience: float = WAIT_SECONDS,
-) -> flask.Flask:  # fmt: skip
+    model: OneThread, host: str = "127.0.0.1", megabytes: float = 20.0, megapixels: float = 50.0
+) -> flask.Flask:
     """Builds the application: ``/`` is the page, POST ``/predict`` answers a picture, GET ``/model`` and ``/health``.
 
     Args:
@@ -119,7 +113,6 @@ def create_app(
             was made to lead here (DNS rebinding) could otherwise use a visitor's browser to read the answers.
         megabytes: largest file, in units of 1,000,000 bytes.
         megapixels: largest width times height, read from the header before anything is decoded.
-        patience: seconds that a request waits while ``MOST_AT_A_TIME`` others are answered, before it gets a 503.
 
     Raises:
         UserError: a limit is not positive, or larger than the decoder's own.
@@ -130,11 +123,9 @@ def create_app(
     predictor = model.predictor
     detects = isinstance(predictor, DetectionPredictor)
     page = importlib.resources.files("ppcls_ext.deploy").joinpath("serve.html").read_text(encoding="utf-8")
-    places = threading.BoundedSemaphore(MOST_AT_A_TIME)
     most_bytes, most_pixels = round(megabytes * 1e6), round(megapixels * 1e6)
 
     app = flask.Flask(__name__, static_folder=None)
-    app.extensions["places"] = places
     app.config["MAX_CONTENT_LENGTH"] = most_bytes + FORM_OVERHEAD
     app.config["MAX_FORM_PARTS"] = 16
     # Not Flask's TRUSTED_HOSTS, which cannot hold an IPv6 address.
@@ -171,15 +162,13 @@ def create_app(
 
     @app.errorhandler(Exception)
     def unforeseen(error: Exception) -> tuple[dict[str, Any], int]:
-        status, text = 500, "an error of this program; see its terminal"
-        if model.closed and isinstance(error, RuntimeError | CancelledError):
-            status, text = 503, "the server is stopping"
-        elif isinstance(error, UserError):
+        text = "an error of this program; see its terminal"
+        if isinstance(error, UserError):
             logger.error("%s", error)
             text = f"the model cannot be used: {error}"
         else:
             logger.error("a request ended in an error of this program", exc_info=error)
-        return {"error": text, "status": status}, status
+        return {"error": text, "status": 500}, 500
 
     def too_large(size: int) -> str:
         return f"the picture has {size / 1e6:.1f} MB; at most {megabytes:g} MB are taken"
@@ -227,15 +216,6 @@ def create_app(
         options, preview = read_parameters(flask.request.args.to_dict(), detects)
         if options.get("threshold") == RECOMMENDED and predictor.thresholds is None:
             flask.abort(400, "this model has no recommended thresholds; threshold must be a number from 0 to 1")
-        if not places.acquire(timeout=patience):
-            raise ServiceUnavailable("too many pictures at a time; try again", retry_after=2)
-
-        @flask.after_this_request
-        def give_back(response: flask.Response) -> flask.Response:
-            # Only once it has been sent, so that a server that stops waits for it.
-            response.call_on_close(places.release)
-            return response
-
         data, name = read_picture()
         if len(data) > most_bytes:
             flask.abort(413, too_large(len(data)))
@@ -361,23 +341,15 @@ def listen(app: flask.Flask, host: str, port: int) -> BaseWSGIServer:
     try:
         listening = socket.create_server(address[:2], family=family, backlog=64)
     except OSError as error:
-        reasons = {
-            "EADDRINUSE": f"--port {port}: in use by another program; choose another, or 0 for any that is free",
-            "EACCES": f"--port {port}: not allowed to this user; choose one above 1023",
-            "EADDRNOTAVAIL": f"--host {host}: not an address of this computer",
-        }
-        name = errno.errorcode.get(error.errno or 0, "")
-        raise UserError(reasons.get(name, f"--host {host} --port {port}: {error.strerror or error}")) from error
+        advice = "; choose another port, or 0 for any that is free" if error.errno == errno.EADDRINUSE else ""
+        raise UserError(f"--host {host} --port {port}: {os.strerror(error.errno or 0)}{advice}") from error
     with listening:
         # Of an address, not of a name, Werkzeug knows the family.
         return make_server(address[0], port, app, threaded=True, request_handler=RequestHandler, fd=listening.fileno())
 
 
 def run_until_interrupted(server: BaseWSGIServer) -> None:
-    """Answers requests until Ctrl-C; pictures that came before are answered before it returns."""
+    """Answers requests until Ctrl-C."""
     with contextlib.suppress(KeyboardInterrupt):
         server.serve_forever(poll_interval=0.2)
     server.server_close()
-    deadline = time.monotonic() + STOP_SECONDS
-    for _ in range(MOST_AT_A_TIME):
-        server.app.extensions["places"].acquire(timeout=max(0.0, deadline - time.monotonic()))

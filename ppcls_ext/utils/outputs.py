@@ -11,7 +11,6 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-import stat
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -137,24 +136,27 @@ def claim_outputs(
                     f"{shown}: exists, and was not written by a tool of this project or was changed since; choose "
                     "another name, or replace it with --overwrite"
                 )
-        elif not _is_empty(path, kind):
-            is_ours, reason = _is_of(path, kind), f"exists and is not {kind.words}"
-            if is_ours and kind.needs_overwrite and not overwrite:
-                raise UserError(f"{shown}: is {kind.words} already; give --overwrite to replace it")
-            if is_ours and kind.replaces_folder and not kind.needs_overwrite:
-                own = {file for name in (*kind.marks, *kind.files) for file in path.glob(name)}
-                foreign = [str(file.relative_to(path)) for file in records.foreign_in(path, own)]
-                names = ", ".join([*foreign[:MOST_NAMED], *(["..."] if len(foreign) > MOST_NAMED else [])])
-                is_ours, reason = not foreign, f"holds what its tool did not write ({names})"
-            if kind.replaces_folder and not is_ours and overwrite:
-                aside.append(path)
-            elif not (is_ours or overwrite) and (kind.replaces_folder or any(records.foreign_in(path))):
-                what = "to keep it under another name" if kind.replaces_folder else "to write into it"
-                raise UserError(
-                    f"{shown}: {reason}; choose another folder, or give --overwrite {what}; nothing was written"
-                )
+        elif not _is_empty(path, kind) and _would_lose(shown, path, kind, records, overwrite):
+            aside.append(path)
     for path in aside:
         _set_aside(path)
+
+
+def _would_lose(shown: str, path: Path, kind: Kind, records: _Records, overwrite: bool) -> bool:
+    """Tells whether a folder that is to be replaced holds what is not its tool's; a UserError without ``overwrite``."""
+    is_ours, reason = _is_of(path, kind), f"exists and is not {kind.words}"
+    if is_ours and kind.needs_overwrite:
+        if not overwrite:
+            raise UserError(f"{shown}: is {kind.words} already; give --overwrite to replace it")
+    elif is_ours and kind.replaces_folder:
+        own = {file for name in (*kind.marks, *kind.files) for file in path.glob(name)}
+        foreign = [str(file.relative_to(path)) for file in records.foreign_in(path, own)]
+        names = ", ".join([*foreign[:MOST_NAMED], *(["..."] if len(foreign) > MOST_NAMED else [])])
+        is_ours, reason = not foreign, f"holds what its tool did not write ({names})"
+    if not (is_ours or overwrite) and (kind.replaces_folder or any(records.foreign_in(path))):
+        what = "to keep it under another name" if kind.replaces_folder else "to write into it"
+        raise UserError(f"{shown}: {reason}; choose another folder, or give --overwrite {what}; nothing was written")
+    return kind.replaces_folder and not is_ours
 
 
 def record_outputs(files: Iterable[Path], folder: Path | None = None) -> None:
@@ -224,64 +226,56 @@ def _key(path: str | os.PathLike[str]) -> str:
     return folded_name(os.path.realpath(path))
 
 
-def _lies_in(place: str, folder: str) -> bool:
-    return place.startswith(folder.rstrip(os.sep) + os.sep)
+Number = tuple[int, int]
+
+
+def _number(path: str | os.PathLike[str]) -> Number | None:
+    """Returns the number on the disk that all links and spellings of a file or folder share, ``None`` without one."""
+    try:
+        state = os.stat(path)
+    except OSError:
+        return None
+    return state.st_dev, state.st_ino
+
+
+def _numbers(paths: Iterable[str | os.PathLike[str]]) -> dict[Number, Any]:
+    """Returns what there is of files and folders, by number."""
+    return {number: path for path in paths if (number := _number(path)) is not None}
+
+
+def _folders_around(path: str | os.PathLike[str]) -> Sequence[Path]:
+    """Returns the folders in which something lies, or would lie."""
+    return Path(os.path.realpath(path)).parents
 
 
 class _Inputs:
-    """What is read, by place and by number on the disk (which hard links share)."""
+    """What is read, the folders around it, and the folders that are searched, by their numbers on the disk."""
 
     def __init__(self, reads: Sequence[str | os.PathLike[str]], searched: Sequence[str | os.PathLike[str]]) -> None:
-        self._searched = {_key(folder): folder for folder in searched}
-        self._folders: dict[str, Any] = {}
-        self._places: dict[str, Any] = {}
-        self._numbers: dict[tuple[int, int], Any] = {}
-        parents: dict[str, str] = {}
-        for read in reads:
-            try:
-                state = os.stat(read)
-            except OSError:
-                continue  # whoever reads it says that it is missing
-            self._numbers.setdefault((state.st_dev, state.st_ino), read)
-            if stat.S_ISDIR(state.st_mode):
-                self._folders.setdefault(_key(read), read)
-                continue
-            # There may be a hundred thousand pictures in one folder, and each real path takes a look at every level.
-            parent, name = os.path.split(os.path.abspath(read))
-            if parent not in parents:
-                parents[parent] = _key(parent)
-            self._places.setdefault(os.path.join(parents[parent], folded_name(name)), read)
-            if os.path.islink(read):
-                self._places.setdefault(_key(read), read)
+        # Whoever reads what is missing says so.
+        self.read, self.searched = _numbers(reads), _numbers(searched)
+        # There may be a hundred thousand pictures in one folder.
+        folders = {os.path.dirname(os.path.abspath(read)): read for read in reads}
+        folders |= {os.path.dirname(os.path.realpath(read)): read for read in reads if os.path.islink(read)}
+        self.around: dict[Number, Any] = {}
+        for folder, read in folders.items():
+            self.around |= dict.fromkeys(_numbers([folder, *_folders_around(folder)]), read)
 
     def refuse(self, shown: str, path: Path, kind: Kind | None, records: _Records) -> None:
         """Raises a UserError if an output is something that is read, holds such a thing or would become one."""
-        place = _key(path)
-        same = self._places.get(place, self._folders.get(place))
-        if same is None and path.exists():
-            state = path.stat()
-            same = self._numbers.get((state.st_dev, state.st_ino))
-        if same is not None:
-            which = "it" if os.fspath(same) == os.fspath(path) else f"it is {same}, which"
-            raise UserError(f"{shown}: {which} is read by this command; choose another place to write")
-        reasons: dict[str, Iterable[Any]] = {}
-        if kind is None and path.exists() and not records.hold(path):
-            folders = [name for folder, name in self._folders.items() if _lies_in(place, folder)]
-            reasons["is a file in {}, which this command reads; choose another place to write"] = folders
-        elif kind is not None and kind.replaces_folder:
-            inner = [name for read, name in [*self._places.items(), *self._folders.items()] if _lies_in(read, place)]
-            reasons["would be replaced, and {}, which this command reads, lies in it; choose another folder"] = inner
-        elif kind is not None and not _is_of(path, kind):
-            files = [name for name in (*kind.marks, *kind.files) if _key(path / name) in self._places]
-            reasons["{} in it is read by this command and would be replaced; choose another folder"] = files
-        if kind is not None or path.suffix.lower() in SUFFIXES:
-            reasons[
-                "lies in {}, where everything is read, so that the next command would take it for data; choose a place "
-                "outside"
-            ] = [name for folder, name in self._searched.items() if _lies_in(place, folder)]
-        for reason, names in reasons.items():
-            for name in names:
-                raise UserError(f"{shown}: {reason.format(name)}")
+        places = [path]
+        if kind is not None and not kind.replaces_folder and not _is_of(path, kind):
+            places += [path / name for name in (*kind.marks, *kind.files)]
+        written = _numbers(places)
+        held = self.around if kind is not None and kind.replaces_folder else {}
+        for number in written:
+            if same := self.read.get(number, held.get(number)):
+                raise UserError(f"{shown}: {same} is read by this command; choose another place to write")
+        searched = self.searched if kind is not None or path.suffix.lower() in SUFFIXES else {}
+        read = self.read if kind is None and written and not records.hold(path) else {}
+        for number in _numbers(_folders_around(path)):
+            if folder := searched.get(number, read.get(number)):
+                raise UserError(f"{shown}: lies in {folder}, which is read, too; choose a place outside")
 
 
 class _Records:

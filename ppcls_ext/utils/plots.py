@@ -8,11 +8,10 @@ as PNG to ``path``, whole or not at all.
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -29,10 +28,8 @@ if TYPE_CHECKING:
 # A part has one colour in every panel.
 COLOURS = {"training": "tab:blue", "evaluation": "tab:orange", "evaluation, EMA": "tab:green"}
 RUN_COLOURS = ("tab:blue", "tab:orange", "tab:green", "tab:red", "tab:purple", "tab:brown", "tab:pink", "tab:cyan")
-DARK_BAR, LIGHT_BAR = "#1f5a96", "#9cc3e6"
+LIGHT_BAR, DARK_BAR = BAR_COLOURS = "#9cc3e6", "#1f5a96"
 FEW_EPOCHS = 15
-# Seconds from which on hours are a better unit than minutes.
-LONG_RUN = 3 * 3600
 LEGEND_COLUMNS = 4
 # Above these numbers of classes, names and counts would be too small to read.
 MOST_NAMED_CURVES = 20
@@ -84,53 +81,38 @@ def _say(axes: Axes, text: str) -> None:
     axes.text(0.5, 0.5, text, ha="center", va="center", transform=axes.transAxes, color="grey")
 
 
-def draw_training_curves(history: History, path: str | Path, title: str, classes: int | None = None) -> None:
-    """Draws loss, top-1, top-5 and learning rate by epoch.
-
-    Where top-5 would count every image as right, because there are no more classes, the training speed stands there.
-
-    Args:
-        history: records with ``epoch``, ``lr``, ``train`` (``loss``, ``top1``) and, where evaluated, ``eval`` and
-            ``ema`` (``loss``, ``top1``, ``top5``).
-        classes: how many there are, if known.
-    """
-
-    def parts(name: str, scale: float = 1.0) -> list[Line]:
-        labels = (("train", "training"), ("eval", "evaluation"), ("ema", "evaluation, EMA"))
-        return [_line(history, part, name, label, scale) for part, label in labels]
-
-    names = {name for record in history for name in record.get("eval", {}) if re.fullmatch(r"top\d+", name)}
-    ranks = sorted(int(name[3:]) for name in names)
-    second = next((k for k in ranks if 1 < k < (classes or math.inf)), None if ranks else 5)
-    third = _speed(history) if second is None else (f"top-{second} (%)", "epoch", parts(f"top{second}", 100), 100)
-    panels = [("loss", "epoch", parts("loss"), None), ("top-1 (%)", "epoch", parts("top1", 100), 100), third,
-              _rate(history)]  # fmt: skip
-    _draw_panels(panels, path, title, _last_epoch(history), from_zero=False)
-
-
-def draw_loss_curves(history: History, path: str | Path, title: str) -> None:
-    """Draws the training loss and its parts, and the learning rate, by epoch; see `draw_detection_curves`."""
-    panels = [("training loss", "epoch", _losses(history), None), _rate(history)]
-    _draw_panels(panels, path, title, _last_epoch(history), from_zero=False)
-
-
-def draw_detection_curves(history: History, path: str | Path, title: str, averaged: bool = False) -> None:
-    """Draws a detector's losses, AP and AP50, learning rate and training speed by epoch.
+def draw_curves(
+    history: History, path: str | Path, title: str, metrics: Sequence[str] = (), averaged: bool = False
+) -> None:
+    """Draws a run by epoch: losses, metrics, learning rate and training speed; without metrics losses and rate alone.
 
     Args:
-        history: records with ``epoch``, ``lr``, ``train`` (``loss`` and its parts, whose names begin with ``loss_``;
-            ``images_per_second``) and, where evaluated, ``eval`` (``AP``, ``AP50``, between 0 and 1). Metrics may be
-            missing or None.
-        averaged: the averaged weights were evaluated.
+        history: records with ``epoch``, ``lr``, ``train`` (``loss``, its parts, whose names begin with ``loss_``, and
+            ``images_per_second``) and, where evaluated, ``eval`` and ``ema`` (metrics from 0 to 1 and, of a classifier,
+            ``loss``). All but the epoch may be missing or None.
+        metrics: names of at most four of them.
+        averaged: what stands under ``eval`` was measured with the averaged weights.
     """
-    label = "evaluation, EMA" if averaged else "evaluation"
-    precision = [
-        _line(history, "eval", name, f"{name}, {label}", color=COLOURS[label], linestyle=linestyle)
-        for name, linestyle in (("AP50", "--"), ("AP", "-"))
+    parts = {"train": "training", "eval": "evaluation, EMA" if averaged else "evaluation", "ema": "evaluation, EMA"}
+    losses = [_line(history, part, "loss", label, color=COLOURS[label]) for part, label in parts.items()]
+    kinds = {name: None for record in history for name in record.get("train") or {} if name.startswith("loss_")}
+    colours = _many_colours(len(COLOURS) + len(kinds))[len(COLOURS) :]
+    losses += [_line(history, "train", name, name, color=each) for name, each in zip(kinds, colours, strict=True)]
+    panels: list[Panel] = [
+        ("loss", "epoch", losses, None),
+        ("learning rate at the end of the epoch", "epoch", [_line(history, "", "lr", "")], None),
     ]
-    losses = "training loss and its parts", "epoch", _losses(history, "black"), None
-    panels = [losses, ("average precision", "epoch", precision, 1), _rate(history), _speed(history)]
-    _draw_panels(panels, path, title, _last_epoch(history))
+    if metrics:
+        measured = [
+            _line(history, part, name, f"{name}, {label}", color=COLOURS[label], linestyle=linestyle)
+            for name, linestyle in zip(metrics, ("-", "--", ":", "-."), strict=False)
+            for part, label in parts.items()
+        ]
+        panels.insert(1, (", ".join(metrics), "epoch", measured, 1))
+        speed = [_line(history, "train", "images_per_second", "")]
+        panels.append(("training speed (images per second)", "epoch", speed, None))
+    last_epoch = max((record["epoch"] for record in history), default=1)
+    _draw_panels(panels, path, title, last_epoch, from_zero=False)
 
 
 def draw_run_comparison(
@@ -145,16 +127,13 @@ def draw_run_comparison(
     Args:
         rows: label -> the records of its runs (seeds), which have one colour.
     """
-    longest = max((sum((record.get("train") or {}).get("seconds") or 0 for record in history)
-                   for runs in rows.values() for history in runs), default=0)  # fmt: skip
-    unit, length = ("hours", 3600) if longest > LONG_RUN else ("minutes", 60)
     panels: list[Panel] = []
     for name in reversed(metrics):
         by_epoch: list[Line] = []
         by_time: list[Line] = []
         for (row, runs), colour in zip(rows.items(), _many_colours(len(rows)), strict=True):
-            parts = ["ema" if _line(history, "ema", name, row).xs else "eval" for history in runs]
-            lines = [_line(history, part, name, row) for history, part in zip(runs, parts, strict=True)]
+            found = [[_line(history, part, name, row) for part in ("ema", "eval")] for history in runs]
+            lines = [averaged if averaged.xs else plain for averaged, plain in found]
             best = [max(line.ys) for line in lines if line.ys]
             seeds = f", mean of {len(best)}" if len(best) > 1 else ""
             style = {"color": colour, "linewidth": 0.9 if seeds else 1.5}
@@ -163,11 +142,10 @@ def draw_run_comparison(
                 by_epoch.append(replace(line, label=label, style=style))
                 seconds = [(record.get("train") or {}).get("seconds") for record in history]
                 if None not in seconds:
-                    spent = np.cumsum(seconds) / length
-                    times = dict(zip((record["epoch"] for record in history), spent, strict=True))
-                    by_time.append(Line(label, [times[epoch] for epoch in line.xs], line.ys, style))
+                    spent = dict(zip((record["epoch"] for record in history), np.cumsum(seconds) / 60, strict=True))
+                    by_time.append(Line(label, [spent[epoch] for epoch in line.xs], line.ys, style))
                 label = ""  # One name in the legend for all seeds.
-        panels += [(name, "epoch", by_epoch, 1), (name, f"{unit} of training", by_time, 1)]
+        panels += [(name, "epoch", by_epoch, 1), (name, "minutes of training", by_time, 1)]
     _draw_panels(panels, path, title)
 
 
@@ -176,32 +154,11 @@ def _in_legend(text: str) -> str:
     return f" {text}" if text.startswith("_") else text
 
 
-def _line(history: History, part: str, name: str, label: str, scale: float = 1.0, **style: Any) -> Line:
+def _line(history: History, part: str, name: str, label: str, **style: Any) -> Line:
     """Returns ``record[part][name]`` by epoch over the records that have it, of the record itself for an empty part."""
-    values = [(float(record["epoch"]), ((record.get(part) if part else record) or {}).get(name)) for record in history]
-    points = [(epoch, value * scale) for epoch, value in values if value is not None]
-    style = {"color": COLOURS.get(label), **style}
-    return Line(label, [epoch for epoch, _ in points], [value for _, value in points], style)
-
-
-def _losses(history: History, *first: str) -> list[Line]:
-    """Returns the training loss, in the colour ``first`` if one is given, and its parts."""
-    parts = [name for record in history for name in (record.get("train") or {}) if name.startswith("loss_")]
-    names = list(dict.fromkeys(["loss", *parts]))
-    colours = [*first, *_many_colours(len(names) - len(first))]
-    return [_line(history, "train", name, name, color=each) for name, each in zip(names, colours, strict=True)]
-
-
-def _speed(history: History) -> Panel:
-    return "training speed (images per second)", "epoch", [_line(history, "train", "images_per_second", "")], None
-
-
-def _rate(history: History) -> Panel:
-    return "learning rate at the end of the epoch", "epoch", [_line(history, "", "lr", "")], None
-
-
-def _last_epoch(history: History) -> int:
-    return max((record["epoch"] for record in history), default=1)
+    values = {float(record["epoch"]): ((record.get(part) if part else record) or {}).get(name) for record in history}
+    points = {epoch: value for epoch, value in values.items() if value is not None}
+    return Line(label, [*points], [*points.values()], style)
 
 
 def _draw_panels(
@@ -488,42 +445,19 @@ def draw_class_bars(metrics: Any, size_names: Mapping[str, str], path: str | Pat
     names = {name: _shortened(drawable(name, number)) for name, number in classes}
     present = sorted((row for row in metrics.classes if not row["absent"]), key=lambda row: row["AP"] or 0)
     absent = ", ".join(names[row["name"]] for row in metrics.classes if row["absent"])
-    by_size = metrics.counts["boxes_by_size"]
-    # Of each panel: what light and dark bars stand for, its rows from bottom to top, lines through all rows, heading
-    # and note.
-    panels = (
-        (("AP50", "AP"),
-         [(f"{names[row['name']]} ({row['boxes']:,})", row["AP50"], row["AP"]) for row in present],
-         (metrics.summary["AP50"], metrics.summary["AP"]), "by class (annotated boxes); broken: all",
-         f"no annotated boxes: {absent}" if absent else ""),
-        (("AR100", "AP"),
-         [(f"{size} ({by_size[size]:,})\n{size_names[size]}",
-           metrics.summary[f"AR_{size}"], metrics.summary[f"AP_{size}"]) for size in reversed(size_names)],
-         (None, None), "by box size", ""),
-    )  # fmt: skip
     figure = _new_figure(11, min(max(4.2, 1.9 + 0.42 * len(present)), 24), title)
-    all_axes = figure.subplots(1, 2, width_ratios=(2, 1))
-    for axes, (columns, rows, marks, heading, note) in zip(all_axes, panels, strict=True):
-        positions = np.arange(len(rows))
-        for column, (shift, colour) in enumerate(((0.19, LIGHT_BAR), (-0.19, DARK_BAR))):
-            values = [row[column + 1] for row in rows]
-            axes.barh(positions + shift, [value or 0 for value in values], height=0.36, color=colour,
-                      label=columns[column])  # fmt: skip
-            for position, value in zip(positions, values, strict=True):
-                text = "none annotated" if value is None else f"{value:.3f}"
-                ground = {"facecolor": "white", "edgecolor": "none", "pad": 0.8}
-                place = ((value or 0) + 0.012, position + shift)
-                axes.text(*place, text, va="center", fontsize="x-small", color="0.25", bbox=ground)
-            if marks[column] is not None:
-                axes.axvline(marks[column], color=colour, linestyle="--", linewidth=1)
-        if not rows:
-            _say(axes, "no annotated boxes")
-        axes.set_yticks(positions, [_cut(row[0], 60) for row in rows], fontsize="small")
-        axes.set_xlim(0, 1.12)
-        axes.set_xticks(np.arange(0, 1.01, 0.2))
-        axes.set_ylim(-0.6, max(len(rows), 1) - 0.4)
-        axes.set_xlabel(_cut(note, 90), fontsize="small")
-        _dress_bars(axes, heading, "x", legend=True)
+    by_class, by_size = figure.subplots(1, 2, width_ratios=(2, 1))
+    rows = [f"{names[row['name']]} ({row['boxes']:,})" for row in present]
+    bars = {name: [row[name] for row in present] for name in ("AP50", "AP")}
+    _draw_bars(by_class, "by class (annotated boxes); broken: all", rows, bars, longest=1)
+    for name, colour in zip(bars, BAR_COLOURS, strict=True):
+        if metrics.summary[name] is not None:
+            by_class.axvline(metrics.summary[name], color=colour, linestyle="--", linewidth=1)
+    by_class.set_xlabel(_cut(f"no annotated boxes: {absent}" if absent else "", 90), fontsize="small")
+    boxes, sizes = metrics.counts["boxes_by_size"], list(size_names)[::-1]
+    rows = [f"{size} ({boxes[size]:,})\n{size_names[size]}" for size in sizes]
+    bars = {name: [metrics.summary[f"{key}_{size}"] for size in sizes] for name, key in (("AR100", "AR"), ("AP", "AP"))}
+    _draw_bars(by_size, "by box size", rows, bars, longest=1)
     _save(figure, path)
 
 
@@ -532,37 +466,48 @@ def draw_losses(metrics: Any, path: str | Path, title: str) -> None:
 
     ``metrics``: a `DetectionMetrics` of ``detection.evaluation``.
     """
-    names, values = list(metrics.errors)[::-1], list(metrics.errors.values())[::-1]
     figure = _new_figure(11 if metrics.rings else 7, 4.2, title)
-    all_axes = np.atleast_1d(figure.subplots(1, 2 if metrics.rings else 1))
-    axes = all_axes[0]
-    bars = axes.barh(names, values, color=[LIGHT_BAR if name.startswith("all ") else DARK_BAR for name in names])
-    axes.bar_label(bars, fmt="{:.3f}", padding=3, fontsize="small")
-    axes.set_xlim(min(0.0, *values) if values else 0, 1.18 * max([0.01, *values]))
-    _dress_bars(axes, "AP50 lost to errors (TIDE)", "x")
-    if not values:
-        _say(axes, "no annotated boxes")
-    if metrics.rings:
-        axes = all_axes[1]
-        places = np.arange(len(metrics.rings))
-        for shift, colour, label, name in ((-0.19, LIGHT_BAR, "recall", "recall"), (0.19, DARK_BAR, "AP50", "ap50")):
-            values = [ring[name] for ring in metrics.rings]
-            bars = axes.bar(places + shift, [value or 0 for value in values], width=0.36, color=colour, label=label)
-            texts = ["-" if value is None else f"{value:.2f}" for value in values]
-            axes.bar_label(bars, texts, padding=2, fontsize="x-small")
-        names = [f"{ring['nearest']:g} to {ring['farthest']:g}\n({ring['boxes']:,})" for ring in metrics.rings]
-        axes.set_xticks(places, names, fontsize="small")
-        axes.set_ylim(0, 1.08)
-        axes.set_xlabel("metres from the sonar (annotated boxes)")
-        _dress_bars(axes, "by range ring", "y", legend=True)
+    errors, *by_range = np.atleast_1d(figure.subplots(1, 2 if metrics.rings else 1))
+    names, values = list(metrics.errors)[::-1], list(metrics.errors.values())[::-1]
+    _draw_bars(errors, "AP50 lost to errors (TIDE)", names, {"AP50": values})
+    for axes in by_range:
+        rings = metrics.rings[::-1]
+        rows = [f"{ring['nearest']:g} to {ring['farthest']:g} m ({ring['boxes']:,})" for ring in rings]
+        bars = {"recall": [ring["recall"] for ring in rings], "AP50": [ring["ap50"] for ring in rings]}
+        _draw_bars(axes, "by distance from the sonar (annotated boxes)", rows, bars, longest=1)
     _save(figure, path)
 
 
-def _dress_bars(axes: Axes, heading: str, along: Literal["x", "y"], legend: bool = False) -> None:
+def _draw_bars(
+    axes: Axes, heading: str, rows: Sequence[str], bars: Mapping[str, Sequence[float | None]],
+    longest: float | None = None,
+) -> None:  # fmt: skip
+    """Draws a dark bar for each row, from bottom to top, or a light one above it, with their values beside them.
+
+    Args:
+        axes: where.
+        heading: above the chart.
+        rows: their names.
+        bars: name in the legend -> a value for each row, ``None`` where there is none; the light ones first.
+        longest: the largest value that there can be, if there is one.
+    """
+    places, width = np.arange(len(rows)), 0.76 / len(bars)
+    for number, (name, values) in enumerate(bars.items(), start=1):
+        colour = BAR_COLOURS[number - len(bars) - 1]
+        lengths = [value or 0 for value in values]
+        drawn = axes.barh(places + 0.38 - (number - 0.5) * width, lengths, width, color=colour, label=name)
+        texts = ["none annotated" if value is None else f"{value:.3f}" for value in values]
+        axes.bar_label(drawn, texts, padding=3, fontsize="x-small", color="0.25")
+    known = [0.0, *(value or 0.0 for values in bars.values() for value in values)]
+    axes.set_xlim(min(known), 1.15 * (longest or max(0.01, *known)))
+    axes.set_ylim(-0.6, max(len(rows), 1) - 0.4)
+    axes.set_yticks(places, [_cut(row, 60) for row in rows], fontsize="small")
     axes.set_title(heading, fontsize="medium", loc="left")
-    axes.grid(axis=along, alpha=0.3)
+    axes.grid(axis="x", alpha=0.3)
     axes.set_axisbelow(True)
-    if legend:
+    if not rows:
+        _say(axes, "no annotated boxes")
+    if len(bars) > 1:
         axes.legend(loc="lower right", bbox_to_anchor=(1.01, 0.995), ncols=2, fontsize="small", frameon=False)
 
 

@@ -205,9 +205,9 @@ def test_any_onnx_file_teaches(onnx_teacher, frames, tmp_path):
     for changes, message in (
         ({"features": {"outputs": ["mop"]}}, "no output 'mop' (did you mean 'map'?)"),
         ({"features": {"outputs": ["logits"]}}, "expected [N, C, H, W]"),
-        ({"image_size": 32}, "cannot compute two images of 32 x 32: "),
+        ({"image_size": 32}, "cannot compute three images of 32 x 32: "),
         ({"teacher": {"onnx": str(onnx_teacher.with_name("apart.onnx"))}}, "apart.onnx cannot be opened: "),
-        ({"teacher": {"onnx": str(onnx_teacher.with_name("fixed.onnx"))}}, "fixed.onnx cannot compute two images of"),
+        ({"teacher": {"onnx": str(onnx_teacher.with_name("fixed.onnx"))}}, "fixed.onnx cannot compute three images of"),
         ({"weight": 0.5}, "Distillation.teacher.logits: is missing"),
     ):
         with pytest.raises(UserError) as error:

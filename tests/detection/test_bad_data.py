@@ -12,7 +12,8 @@ import paddle
 import pytest
 from PIL import Image
 
-from detection.configuration import class_names_of, load_config
+from detection.check.run import check_detection_data
+from detection.configuration import DetectionConfig, class_names_of, load_config
 from detection.configuration.checks import RunKeys, catalog
 from detection.evaluator import Evaluator, as_coco_results, evaluate_config
 from detection.loaders import training_loader
@@ -21,6 +22,7 @@ from detection.toolkit import build_model, workspace
 from detection.weights import load_start
 from ppcls_ext.utils.errors import UserError
 from ppcls_ext.weights import write_weights
+from tests.support.checks import notes
 from tests.support.detectors import make_frames, make_lively, run_config
 from tests.support.frames import Frames
 from tests.support.image_files import encoded_with_pillow
@@ -99,11 +101,8 @@ def test_an_unreadable_image_leaves_the_figures_with_its_boxes(frames: Frames, t
         found()
 
 
-@pytest.mark.parametrize("batch", [False, True])
-def test_a_picture_of_which_resizing_leaves_nothing_is_skipped_by_name(
-    frames: Frames, tmp_path: Path, batch: bool
-) -> None:
-    """Both where one picture is resized and where a batch is; a letterbox and a fixed size take it."""
+def test_a_picture_of_which_resizing_leaves_nothing_is_skipped_by_name(frames: Frames, tmp_path: Path) -> None:
+    """Also where a whole batch is resized; the check tells it before."""
     write_picture(frames.image("train_05.png"), np.zeros((2, 20000, 3), np.uint8))
     frames.train["images"][5] |= {"width": 20000, "height": 2}
     for box in frames.train["annotations"]:
@@ -111,21 +110,23 @@ def test_a_picture_of_which_resizing_leaves_nothing_is_skipped_by_name(
             box |= {"bbox": [0, 0, 2, 2], "area": 4}
     frames.write()
 
-    def skipped(resize: dict[str, Any]) -> list[str]:
-        sample, first = ([], [resize]) if batch else ([resize], [])
-        pad = [{"Permute": {}}, {"PadBatch": {"pad_to_stride": 32}}, {"PadGT": {}}]
-        reader = {"sample_transforms": [{"Decode": {}}, *sample], "batch_transforms": [*first, *pad], "batch_size": 4}
-        config = load_config(run_config(tmp_path, frames, TrainReader=reader))
+    def config_of(sample: list[dict[str, Any]], batch: list[dict[str, Any]]) -> DetectionConfig:
+        batch = [*batch, {"Permute": {}}, {"PadBatch": {"pad_to_stride": 32}}, {"PadGT": {}}]
+        reader = {"sample_transforms": [{"Decode": {}}, *sample], "batch_transforms": batch, "batch_size": 4}
+        return load_config(run_config(tmp_path, frames, TrainReader=reader))
+
+    def skipped(keep_ratio: bool) -> list[str]:
+        sizes = {"target_size": [[64, 64], [96, 96]], "keep_ratio": keep_ratio}
+        config = config_of([], [{"BatchRandomResize": sizes}])
         with workspace(config):
             return [cause for each in training_loader(config, open_environment(config)) for cause in each["causes"]]
 
-    name = "BatchRandomResize" if batch else "Resize"
-    size_of = {"target_size": [[64, 64], [96, 96]] if batch else [64, 64]}
-    (cause,) = skipped({name: {**size_of, "keep_ratio": True}})
+    (cause,) = skipped(True)
     assert cause.startswith("has 20000 x 2 pixels, of which resizing by 0.00")
-    assert skipped({name: {**size_of, "keep_ratio": False}}) == []
-    if not batch:
-        assert skipped({"LetterResize": {"target_size": 64}}) == []
+    assert skipped(False) == []
+    config = config_of([{"Resize": {"target_size": [64, 64], "keep_ratio": True}}], [])
+    (note,) = notes(check_detection_data(config), "nothing_left")
+    assert note.startswith("has 20000 x 2 pixels")
 
 
 def test_a_run_starts_from_weights_for_other_classes_but_not_from_another_detector(

@@ -178,6 +178,9 @@ def test_annotations_are_examined_and_drawn_without_images_and_boxes(frames: Fra
     assert {"image_folder_missing", "zero_area_box", "class_empty", "image_without_boxes"} <= kinds(result).keys()
     write_check(result, tmp_path / "out", draw_overview)
     assert draw_overview(check(frames, *nowhere, "TrainDataset.anno_path=null")).width == 1600
+    elsewhere = check(frames, "EvalDataset.image_dir=annotations")
+    assert notes(elsewhere, "other_data")[0].endswith(f"none is in {frames.root / 'annotations'}")
+    assert finding(elsewhere, "unlisted_image").count == 6
     with pytest.raises(UserError, match=r"TrainDataset\.anno_path nor EvalDataset\.anno_path: nothing to check"):
         check(frames, "TrainDataset.anno_path=null", "EvalDataset.anno_path=null")
 

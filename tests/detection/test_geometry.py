@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from detection.annotations import Frame, RawBox, clean_box
+from detection.annotations import Frame, RawBox
 from detection.geometry import (
     LAYOUTS,
     Boxes,
@@ -114,12 +114,6 @@ def test_fractions_in_a_part_of_the_pictures() -> None:
     doubt = doubt_about(boxes_of(numbers, "xyxy", ROWS), pictures)
     assert f"{part.sum()} of 100 boxes, on {part.sum() // 5} pictures such as 0.png, hold no number above 1" in doubt
     assert "split the set" in doubt and "--no-normalised takes all as pixels" in doubt
-
-
-def test_a_box_smaller_than_a_pixel_is_empty() -> None:
-    problem, repairs, _ = clean_box(RawBox("cube", (5.0, 5.0, 5.5, 6.5)), 640, 480)
-    assert problem[0] == "empty_box" and not repairs
-    assert clean_box(RawBox("cube", (5.0, 5.0, 6.0, 6.0)), 640, 480)[0] is None
 
 
 @pytest.mark.parametrize(("own", "true"), [("xyxy", "xyxy"), ("xywh", "cxcywh")])

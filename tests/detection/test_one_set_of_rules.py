@@ -77,7 +77,7 @@ def test_boxes_that_are_read_or_mended(tmp_path: Path, change: dict[str, Any], k
     [
         ({"bbox": None, "segmentation": {"size": [8], "counts": "x"}}, "missing_coordinates"),
         ({"bbox": [1, 2, math.inf, 4]}, "not_a_number"),
-        ({"bbox": [1, 2, 0, 4]}, "empty_box"),
+        ({"bbox": [1, 2, 0.5, 1.5]}, "empty_box"),
         ({"bbox": [500, 2, 9, 4]}, "box_outside"),
         ({"category_id": 9}, "unknown_class"),
         ({"image_id": None}, "malformed_annotation"),

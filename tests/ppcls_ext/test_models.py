@@ -121,42 +121,27 @@ def test_every_trainable_parameter_has_a_gradient(name):
             assert np.isfinite(gradient).all() and (gradient.any() or key in noise_only), key
 
 
-@pytest.mark.parametrize("name", ["EConvNeXt_mini", "ConvNeXtV1_tiny", "ConvNeXtV2_atto"])
-def test_drop_path_acts_in_training_only(name):
-    model = seeded_model(name, class_num=5, drop_path_rate=0.5)
-    x = images(4, 3, 64, 64)
-
-    def run() -> np.ndarray:
-        with paddle.no_grad():
-            return model(x).numpy()
-
-    paddle.seed(0)
-    model.train()
-    assert not np.allclose(run(), run(), rtol=1e-3)
-    model.eval()
-    np.testing.assert_array_equal(run(), run())
+def test_drop_path_acts_in_training_only_on_whole_samples_and_keeps_the_expectation():
+    model = build_model("EConvNeXt_mini", class_num=5, drop_path_rate=0.5)
     rates = [layer.rate for layer in model.sublayers() if isinstance(layer, DropPath)]
     np.testing.assert_allclose(rates, np.linspace(0.0, 0.5, len(rates)))
-
-
-def test_drop_path_drops_whole_samples_and_keeps_the_expectation():
     paddle.seed(1)
-    layer = DropPath(0.25)
-    output = layer(paddle.ones([4000, 3, 2, 2])).numpy().reshape(4000, -1)
+    layer, ones = DropPath(0.25), paddle.ones([4000, 3, 2, 2])
+    output = layer(ones).numpy().reshape(4000, -1)
     assert (output == output[:, :1]).all()
     np.testing.assert_allclose(np.unique(output), [0.0, 1 / 0.75], rtol=1e-6)
     # Five standard errors of 4000 draws.
     assert abs(output.mean() - 1.0) < 5 * np.sqrt(0.25 / 0.75 / 4000)
+    layer.eval()
+    assert (layer(ones) == ones).all()
 
 
-@pytest.mark.parametrize("name", ["EConvNeXt_mini", "ConvNeXtV2_atto"])
-def test_initial_weights(name):
+def test_initial_weights():
     paddle.seed(0)
-    model = build_model(name, class_num=100)
+    model = build_model("EConvNeXt_mini", class_num=100)
     layers = [layer for layer in model.sublayers() if isinstance(layer, nn.Conv2D | nn.Linear)]
     weights = np.concatenate([layer.weight.numpy().ravel() for layer in layers])
-    assert abs(weights.std() / 0.02 - 1) < 0.01
-    assert abs(weights.mean()) < 1e-4
+    assert abs(weights.std() / 0.02 - 1) < 0.01 and abs(weights.mean()) < 1e-4
     assert not any(layer.bias.numpy().any() for layer in layers)
 
 

@@ -12,9 +12,11 @@ import signal
 import subprocess
 import sys
 import warnings
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import yaml
 
@@ -212,3 +214,15 @@ def write_run(folder: Path, figures: list[tuple[float, float]], cut: str = "") -
 def same_files(one: Path, other: Path, names: tuple[str, ...]) -> list[str]:
     """Returns the names of the files that differ between two folders."""
     return [name for name in names if (one / name).read_bytes() != (other / name).read_bytes()]
+
+
+def content_of(folder: Path) -> dict[str, bytes]:
+    """Returns every file below a folder by its path."""
+    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
+def same_arrays(one: Mapping[str, np.ndarray], other: Mapping[str, np.ndarray]) -> bool:
+    """Tells whether two states hold the same names, types and bits."""
+    return one.keys() == other.keys() and all(
+        one[name].dtype == other[name].dtype and np.array_equal(one[name], other[name]) for name in one
+    )

@@ -17,16 +17,11 @@ from tests.support.deployment import export_small
 from tests.support.detection_configs import write_config as write_detector
 from tests.support.detection_configs import write_data
 from tests.support.raw_data import corners, write_image, write_voc
-from tests.support.runs import refusal, run_here, tiny_config, write_config, write_run
+from tests.support.runs import content_of, refusal, run_here, tiny_config, write_config, write_run
 
-READ, FOREIGN, INSIDE = "is read by this command", "--overwrite", "where everything is read"
+READ, FOREIGN, INSIDE = "is read by this command", "--overwrite", "which is read, too"
 INFER = "--model export --input"
 RUN = "Global.pretrained_model=run/checkpoints/best"
-
-
-def content_of(folder: Path) -> dict[str, bytes]:
-    """Returns every file below a folder."""
-    return {str(path): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
 
 
 def write_pictures(folder: Path, *names: str) -> None:
@@ -87,26 +82,22 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ("tool", "arguments", "message"),
     [
         ("infer.py", f"{INFER} photos --save photos", READ),
-        ("infer.py", f"{INFER} photos/a.jpg --save photos/a.jpg", READ),
         ("infer.py", f"{INFER} photos/b.jpg --save hard.jpg --overwrite", READ),
         ("infer.py", f"{INFER} photos --save photos/drawn", INSIDE),
         ("infer.py", f"{INFER} photos --save full", FOREIGN),
         ("infer.py", f"{INFER} photos --json new.json --coco ./new.json", "--json is written there too"),
         ("eval.py", "-c tiny.yml --json tiny.yml --overwrite", READ),
-        ("eval.py", f"-c folder.yaml -o {RUN} --json run/checkpoints/best/state.json --overwrite", "is a file in"),
+        ("eval.py", f"-c folder.yaml -o {RUN} --json run/checkpoints/best/state.json --overwrite", INSIDE),
         ("train.py", "-c folder.yaml -o Global.output_dir=classes --overwrite", READ),
-        ("train.py", "-c folder.yaml -o Global.output_dir=classes/run", INSIDE),
         ("train.py", "-c tiny.yml -o save_dir=runs --resume auto", FOREIGN),
         ("train.py", f"-c folder.yaml -o Distillation={TEACHER % 'full'}", FOREIGN),
-        ("train.py", f"-c folder.yaml -o Distillation={TEACHER % 'classes/cache'}", INSIDE),
         ("export_model.py", f"-c folder.yaml -o {RUN} --output run/checkpoints/best", READ),
         ("export_model.py", f"-c folder.yaml -o {RUN} Global.save_inference_dir=theirs", FOREIGN),
         ("quantize_model.py", "--model export --images photos --output photos", READ),
         ("prune_model.py", f"-c folder.yaml -o {RUN} --ratio 0.3 --output classes --overwrite", READ),
         ("check_data.py", "-c folder.yaml --output classes/two", INSIDE),
-        ("prepare_data.py", "imagefolder raw --classes cube --output raw/new", INSIDE),
         ("prepare_data.py", "cifar100 all.tar.gz --every 2 --output all_link.tar.gz --overwrite", READ),
-        ("compare_runs.py", "runs/one --output runs/one/curves.png --overwrite", "is a file in"),
+        ("compare_runs.py", "runs/one --output runs/one/curves.png --overwrite", INSIDE),
         ("convert_weights.py", "weights weights.safetensors --model EConvNeXt_mini --from ours --overwrite", READ),
         ("model_card.py", "--model EConvNeXt_mini", FOREIGN),
         ("profile_model.py", "--model EConvNeXt_mini --output notes.md", "notes.csv: exists"),
@@ -190,7 +181,7 @@ def test_what_a_person_put_into_a_folder_of_ours_is_not_lost(tmp_path: Path) -> 
 def test_a_run_is_continued_with_the_configuration_that_it_wrote(tmp_path: Path) -> None:
     config = write_config(tmp_path, tiny_config(tmp_path))
     outputs = [Output("Global.output_dir", tmp_path, "run")]
-    with pytest.raises(UserError, match="config.yaml in it is read"):
+    with pytest.raises(UserError, match="config.yaml is read"):
         claim_outputs(outputs, [config], overwrite=True)
     (tmp_path / "log.jsonl").write_text("")
     claim_outputs(outputs, [config])

@@ -7,24 +7,21 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import pandas
 import pytest
 import yaml
 
+from ppcls_ext.arch.flops import Count
 from ppcls_ext.arch.registry import list_models
-from ppcls_ext.deploy.cards import (
-    Counts,
-    card_text,
-    evaluation_data,
-    gather_facts,
-    models_page,
-    paper_of,
-)
+from ppcls_ext.deploy.cards import card_text, evaluation_data, gather_facts, models_page, paper_of
+from ppcls_ext.deploy.profile import FIGURES, Profile
 from ppcls_ext.utils.errors import UserError
 from ppcls_ext.utils.files import sha256_of, write_json
 from tests.support.card_runs import NAMES, NARROW, history, write_benchmark, write_export, write_run
 
 # Counting is tested once; other cards take these.
-COUNTS = Counts((3, 32, 32), {"stem": (1000, 2_000_000), "head": (500, 3_000)})
+LAYERS = pandas.DataFrame([["stem", 1000, 2_000_000, 0, 0], ["head", 500, 3_000, 0, 0]], columns=["stage", *FIGURES])
+COUNTS = Profile("made up", (3, 32, 32), LAYERS, 0.0)
 
 
 def card_of(*args: Any, **options: Any) -> str:
@@ -57,6 +54,7 @@ def test_a_finished_run(run: Path, tmp_path: Path) -> None:
     assert "python tools/eval.py -c run/config.yaml -o Global.pretrained_model=run/checkpoints/best" in accuracy
     assert "**Published**, not measured by this project: 78.3 % top-1 on ImageNet-1k at 224 px (E-ConvNeXt" in accuracy
     assert "differs" not in accuracy
+    assert "| stem | 1,000 | 2.000 |" in card and "| **all** | 1,500 | 2.003 |" in card
     assert r"**Classes (3)**: cube, ball\|tyre, \<b\>wall\</b\>" in card
     assert "arXiv 2508.20955" in card and "2.00 hours" in card
     training = yaml.safe_load(section(card, "Training").split("```yaml\n")[1].split("```")[0])
@@ -68,12 +66,6 @@ def test_a_finished_run(run: Path, tmp_path: Path) -> None:
     assert "1 training images could not be read" in limits and "Latency: not measured." in limits
     assert sha256_of(run / "checkpoints" / "best" / "ema.pdparams") in section(card, "Weights")
     assert str(tmp_path) not in card
-
-
-def test_figures_are_those_of_the_weights_that_are_kept(tmp_path: Path) -> None:
-    card = card_of(write_run(tmp_path / "run", evaluated="model"))
-    assert "| top-1 | 81.25 % |" in card and "93.75" not in card
-    assert "the trained weights (no average)" in card and "| model.pdparams |" in card
 
 
 def test_a_checkpoint_and_an_unfinished_run_say_what_they_do_not_know(run: Path, tmp_path: Path) -> None:
@@ -92,14 +84,17 @@ def test_a_checkpoint_and_an_unfinished_run_say_what_they_do_not_know(run: Path,
     assert "how the run ended is not recorded" in card_of(run)
 
 
-@pytest.mark.parametrize(("step", "figure"), [(0, "| top-1 | 10.00 % |"), (7, "**Measured**: not measured.")])
-def test_a_later_checkpoint_has_the_figures_of_its_own_epoch(run: Path, step: int, figure: str) -> None:
+def test_figures_are_those_of_the_weights_that_are_kept(run: Path, tmp_path: Path) -> None:
+    card = card_of(write_run(tmp_path / "other", evaluated="model"))
+    assert "| top-1 | 81.25 % |" in card and "93.75" not in card
+    assert "the trained weights (no average)" in card and "| model.pdparams |" in card
     folder = run / "checkpoints" / "latest"
     shutil.copytree(run / "checkpoints" / "epoch_0001", folder)
     state = json.loads((folder / "state.json").read_text(encoding="utf-8"))
-    write_json(folder / "state.json", state | {"epoch": 2, "step": step, "history": history(0.8125, 0.9375)})
-    card = card_of(folder)
-    assert figure in section(card, "Accuracy") and "93.75" not in card and "was chosen among" not in card
+    for step, figure in ((0, "| top-1 | 10.00 % |"), (7, "**Measured**: not measured.")):
+        write_json(folder / "state.json", state | {"epoch": 2, "step": step, "history": history(0.8125, 0.9375)})
+        card = card_of(folder)
+        assert figure in section(card, "Accuracy") and "93.75" not in card and "was chosen among" not in card
 
 
 def test_machine_paths_stay_out(tmp_path: Path) -> None:
@@ -184,53 +179,39 @@ def test_a_model_by_name_and_an_export_alone_say_what_is_not_known(tmp_path: Pat
     assert "Training data: not recorded." in card and "a" * 64 in card
 
 
-@pytest.mark.parametrize(
-    ("name", "content", "message"),
-    [
-        ("report.json", '{"model": "ECon', "report.json: damaged"),
-        ("config.yaml", "Arch: [", "config.yaml: damaged"),
-        ("report.json", '{"model": "ResNet50"}', "its files are of different models: EConvNeXt_mini, ResNet50"),
-    ],
-)
-def test_damaged_runs_are_refused_in_one_line(run: Path, name: str, content: str, message: str) -> None:
-    (run / name).write_text(content, encoding="utf-8")
-    with pytest.raises(UserError, match=message) as caught:
-        card_of(run)
-    assert "\n" not in str(caught.value)
-
-
 def test_a_subset_does_not_pass_for_the_whole_data_set() -> None:
     config = {"DataLoader": {"Eval": {"dataset": {"name": "Cifar100"}}}}
     assert evaluation_data({**config, "Arch": {"class_num": 20}}) == "Cifar100 (20 of its 100 classes)"
     assert evaluation_data({**config, "Arch": {"class_num": 100}}) == "Cifar100"
 
 
-def test_parts_that_do_not_belong_together_are_refused(run: Path, tmp_path: Path) -> None:
+def test_damaged_files_and_parts_that_do_not_belong_together_are_refused(run: Path, tmp_path: Path) -> None:
     other = write_export(tmp_path / "other", model="EConvNeXt_tiny")
     renamed = write_export(tmp_path / "renamed", names=["cube", "ball", "tyre"])
     benchmark = write_benchmark(tmp_path / "bench.json", "ResNet50", architecture="ResNet50")
 
-    for options, message in (
-        ({"model": "ResNet50"}, "run: holds EConvNeXt_mini, not ResNet50"),
-        ({"export": other}, "other: is an export of EConvNeXt_tiny, not of EConvNeXt_mini"),
-        ({"export": renamed}, "renamed: its classes are not those of"),
-        ({"benchmark": benchmark}, "bench.json: has no measurement of EConvNeXt_mini; it holds ResNet50"),
-    ):
-        with pytest.raises(UserError, match=message):
-            card_of(run, **options)
-    with pytest.raises(UserError, match="neither the folder of a run"):
-        card_of(tmp_path)
+    def refused(folder: Path, message: str, **options: Any) -> None:
+        with pytest.raises(UserError, match=message) as caught:
+            card_of(folder, **options)
+        assert "\n" not in str(caught.value)
+
+    refused(run, "run: holds EConvNeXt_mini, not ResNet50", model="ResNet50")
+    refused(run, "other: is an export of EConvNeXt_tiny, not of EConvNeXt_mini", export=other)
+    refused(run, "renamed: its classes are not those of", export=renamed)
+    refused(run, "bench.json: has no measurement of EConvNeXt_mini; it holds ResNet50", benchmark=benchmark)
+    refused(tmp_path, "neither the folder of a run")
+    write_json(run / "report.json", {"model": "ResNet50"})
+    refused(run, "its files are of different models: EConvNeXt_mini, ResNet50")
+    (run / "config.yaml").write_text("Arch: [")
+    refused(run, "config.yaml: damaged")
 
 
-def test_every_model_of_ours_has_a_paper() -> None:
+def test_every_model_of_ours_has_a_paper_and_stands_in_the_table_of_models() -> None:
     assert [name for name in list_models() if paper_of(name) is None] == [] and paper_of("Unheard_of") is None
     assert paper_of("ConvNeXtV2_atto").arxiv == "2301.00808" != paper_of("ConvNeXtV1_tiny").arxiv
-
-
-def test_the_table_of_models_is_up_to_date() -> None:
     root = Path(__file__).resolve().parents[3]
     golden = json.loads((root / "tests" / "golden" / "models.json").read_text(encoding="utf-8"))
-    page = models_page(lambda model: (golden[model]["parameters"], golden[model]["flops"]))
+    page = models_page(lambda model: Count(golden[model]["parameters"], golden[model]["flops"]))
     assert (root / "docs" / "models" / "README.md").read_text(encoding="utf-8") == page, (
         "python tools/model_card.py --all --output docs/models/README.md"
     )

@@ -23,6 +23,7 @@ from ppcls_ext.engine.checkpoint import (
 )
 from ppcls_ext.utils.errors import UserError
 from ppcls_ext.utils.files import sha256_of
+from tests.support.runs import same_arrays
 
 FILES = ("model.pdparams", "ema.pdparams", "optimizer.pdopt", "state.json", "config.yaml")
 
@@ -49,14 +50,6 @@ def names(root: Path) -> list[str]:
     return [folder.name for folder in list_checkpoints(root)]
 
 
-def same(one: dict[str, np.ndarray] | None, other: dict[str, np.ndarray] | None) -> bool:
-    if one is None or other is None:
-        return one is other
-    return one.keys() == other.keys() and all(
-        np.array_equal(one[name], other[name]) and one[name].dtype == other[name].dtype for name in one
-    )
-
-
 @pytest.fixture
 def root(tmp_path):
     return tmp_path / "checkpoints"
@@ -69,16 +62,9 @@ def test_what_is_written_is_read_back_bit_for_bit(root, ema):
     assert folder.name == "epoch_0003_step_000120"
     read = read_checkpoint(folder)
     assert (read.state, read.config) == (written.state, written.config)
-    assert all(same(getattr(read, part), getattr(written, part)) for part in ("model", "ema", "optimizer"))
+    for part in ("model", "ema", "optimizer"):
+        assert same_arrays(getattr(read, part) or {}, getattr(written, part) or {})
     assert {file.name for file in folder.iterdir()} == {*FILES, "manifest.json"} - (set() if ema else {"ema.pdparams"})
-
-
-def test_checkpoints_are_ordered_by_position(root):
-    for epoch, step in [(10, 0), (2, 0), (2, 500), (2, 1000), (3, 0), (10000, 0)]:
-        write(root, epoch, step)
-    assert names(root) == [
-        "epoch_0002", "epoch_0002_step_000500", "epoch_0002_step_001000", "epoch_0003", "epoch_0010", "epoch_10000",
-    ]  # fmt: skip
 
 
 def test_links_point_to_the_latest_and_the_best_and_stay_valid_when_the_run_is_moved(root, tmp_path):
@@ -93,12 +79,15 @@ def test_links_point_to_the_latest_and_the_best_and_stay_valid_when_the_run_is_m
     assert read_checkpoint(moved / "best").state["epoch"] == 2
 
 
-def test_the_newest_stay_and_the_best(root):
-    for epoch in range(1, 7):
-        write(root, epoch, keep=2, best=epoch == 2, best_epoch=2 if epoch >= 2 else 0)
-    assert names(root) == ["epoch_0002", "epoch_0005", "epoch_0006"]
-    write(root, 7, keep=2, best=True)
-    assert names(root) == ["epoch_0006", "epoch_0007"]
+def test_the_newest_by_their_position_stay_and_the_best(root):
+    for epoch, step in [(10, 0), (2, 0), (2, 500), (2, 1000), (10000, 0)]:
+        write(root, epoch, step)
+    assert names(root) == ["epoch_0002", "epoch_0002_step_000500", "epoch_0002_step_001000", "epoch_0010",
+                           "epoch_10000"]  # fmt: skip
+    write(root, 10001, keep=2, best=True)
+    write(root, 10002, keep=2, best_epoch=10001)
+    write(root, 10003, keep=2, best_epoch=10001)
+    assert names(root) == ["epoch_10001", "epoch_10002", "epoch_10003"]
 
 
 def test_a_position_is_written_anew_and_leftovers_of_a_killed_run_are_cleared_away(root):
@@ -147,7 +136,6 @@ def rewrite_manifest(folder: Path, change) -> None:
         (lambda manifest: manifest.update(format="another trainer"), "not a checkpoint of this trainer"),
         (lambda manifest: manifest.update(version=2), "checkpoint version 2; this software reads 1"),
         (lambda manifest: manifest["files"].pop("state.json"), "lists no model.pdparams and state.json"),
-        (lambda manifest: manifest["files"]["model.pdparams"].pop("sha256"), "lacks a size or a checksum"),
         (
             lambda manifest: manifest["files"].update({"../secret": {"bytes": 3, "sha256": "0" * 64}}),
             "refused: manifest.json names files outside the checkpoint",
@@ -265,6 +253,6 @@ def test_a_full_disk_keeps_the_last_good_checkpoint(root, monkeypatch, step):
     message = str(error.value)
     assert message.startswith(f"{root / 'epoch_0002'}: cannot save the checkpoint (No space left on device); ")
     assert "the last good checkpoint is" in message and "--resume auto" in message
-    assert same(read_checkpoint(root / "epoch_0001").model, sample(1).model)
+    assert same_arrays(read_checkpoint(root / "epoch_0001").model, sample(1).model)
     assert find_checkpoint("auto", root) is not None
     assert not [name for name in os.listdir(root) if name.startswith(".epoch")]

@@ -7,6 +7,7 @@ import paddle
 import pytest
 
 from ppcls_ext.engine.ema import ExponentialMovingAverage
+from tests.support.runs import same_arrays
 
 
 class Small(paddle.nn.Layer):
@@ -38,10 +39,6 @@ def disturb(model, seed: int) -> None:
             value.set_value(value.numpy() + 1)
 
 
-def equal(one: dict[str, np.ndarray], other: dict[str, np.ndarray]) -> bool:
-    return one.keys() == other.keys() and all(np.array_equal(one[name], other[name]) for name in one)
-
-
 @pytest.fixture
 def model():
     paddle.seed(0)
@@ -65,19 +62,19 @@ def test_the_formula_with_its_rising_decay(model):
 
 def test_evaluation_uses_the_average_and_leaves_no_trace_also_after_an_error(model):
     average = ExponentialMovingAverage(model, 0.9)
-    assert equal(average.state(), state_of(model)), "it starts at the model's weights"
+    assert same_arrays(average.state(), state_of(model)), "it starts at the model's weights"
     disturb(model, 1)
     average.update()
     trained, averaged = state_of(model), average.state()
     optimizer = paddle.optimizer.SGD(0.1, parameters=model.parameters())
-    assert not equal(trained, averaged)
+    assert not same_arrays(trained, averaged)
     # What is no floating-point number is the model's.
     assert (averaged["steps"].tolist(), averaged["steps"].dtype) == ([1], np.int64)
     with pytest.raises(ZeroDivisionError), average.applied():
-        assert equal(state_of(model), averaged)
+        assert same_arrays(state_of(model), averaged)
         raise ZeroDivisionError
-    assert equal(state_of(model), trained)
-    assert equal(average.state(), averaged)
+    assert same_arrays(state_of(model), trained)
+    assert same_arrays(average.state(), averaged)
     # Optimizer and average still refer to the same tensors.
     model(paddle.ones([2, 3])).sum().backward()
     optimizer.step()
@@ -99,4 +96,4 @@ def test_a_restored_average_continues_bit_for_bit(model):
         disturb(other, seed)
         average.update()
         restored.update()
-    assert equal(average.state(), restored.state())
+    assert same_arrays(average.state(), restored.state())

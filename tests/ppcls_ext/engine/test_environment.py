@@ -13,10 +13,8 @@ import pytest
 from ppcls_ext.engine.environment import InterruptWatch, choose_device, derive_seed
 from ppcls_ext.utils.errors import Interrupted
 
-no_gpu = pytest.mark.skipif(paddle.is_compiled_with_cuda(), reason="has a GPU: nothing to fall back from")
 
-
-@no_gpu
+@pytest.mark.skipif(paddle.is_compiled_with_cuda(), reason="has a GPU: nothing to fall back from")
 def test_a_device_that_is_not_there_falls_back_to_the_cpu_in_one_line(caplog):
     with caplog.at_level(logging.INFO):
         assert choose_device("gpu") == "cpu"

@@ -9,6 +9,7 @@ import pytest
 from classification.optimizers import OPTIMIZERS, AdamW
 from ppcls_ext.engine.checkpoint import export_optimizer_state, import_optimizer_state
 from ppcls_ext.utils.errors import UserError
+from tests.support.runs import same_arrays
 
 
 class Small(paddle.nn.Layer):
@@ -53,10 +54,6 @@ def settings_of(name: str):
     return OPTIMIZERS[name](weight_decay=0.1, one_dim_param_no_weight_decay=True, clip_norm=1.0)
 
 
-def equal(one: dict[str, np.ndarray], other: dict[str, np.ndarray]) -> bool:
-    return one.keys() == other.keys() and all(np.array_equal(one[name], other[name]) for name in one)
-
-
 @pytest.mark.parametrize("name", sorted(OPTIMIZERS))
 def test_a_second_model_continues_identically(name):
     first = Run(settings_of(name))
@@ -72,9 +69,9 @@ def test_a_second_model_continues_identically(name):
     for number in range(3, 6):
         for run in (first, second, stateless):
             run.step(number)
-    assert equal(first.weights(), second.weights())
-    assert equal(first.state(), second.state())
-    assert name == "SGD" or not equal(first.weights(), stateless.weights()), "the test proves nothing"
+    assert same_arrays(first.weights(), second.weights())
+    assert same_arrays(first.state(), second.state())
+    assert name == "SGD" or not same_arrays(first.weights(), stateless.weights()), "the test proves nothing"
 
 
 def test_names_survive_generated_names_of_which_one_begins_another():
@@ -116,7 +113,7 @@ def test_float32_copies_of_low_precision_weights_move_too(dtype):
     for number in (1, 2):
         first.step(number)
         second.step(number)
-    assert equal(first.state(), second.state())
+    assert same_arrays(first.state(), second.state())
 
 
 @pytest.mark.parametrize("name", ["AdamW", "Momentum"])

@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import errno
-import fcntl
 import json
-import os
 import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -17,8 +13,8 @@ from ppcls_ext.engine.checkpoint import Checkpoint, write_checkpoint
 from ppcls_ext.engine.recorder import RunFolder
 from ppcls_ext.utils.errors import UserError
 from ppcls_ext.utils.history import read_history
+from tests.support.runs import ROOT, content_of
 
-ROOT = Path(__file__).resolve().parents[3]
 HOLD = """
 import sys
 from pathlib import Path
@@ -52,12 +48,6 @@ def records(folder: RunFolder) -> list[dict]:
     return [json.loads(line) for line in open(folder.path / "log.jsonl", encoding="utf-8")]
 
 
-def content(folder: Path) -> dict[str, tuple[bytes, int]]:
-    """Returns bytes and time of change of every file below a folder."""
-    files = [path for path in sorted(folder.rglob("*")) if path.is_file()]
-    return {str(path): (path.read_bytes(), path.stat().st_mtime_ns) for path in files}
-
-
 @pytest.mark.parametrize(
     ("resume", "other"), [(None, ""), ("else/epoch_0003", ", of which else/epoch_0003 is no checkpoint")]
 )
@@ -65,14 +55,14 @@ def test_a_second_run_is_refused_before_a_byte_of_the_first_changes(open_folder,
     folder = open_folder(resume=resume)
     save(folder, 3)
     folder.close()
-    before = content(folder.path)
+    before = content_of(folder.path)
     with pytest.raises(UserError) as error:
         open_folder(resume=resume)
     assert str(error.value) == (
         f"{folder.path}: already holds a run (epoch_0003){other}; continue it with --resume auto, "
         "choose another Global.output_dir, or remove the folder (--overwrite never replaces a run)"
     )
-    assert content(folder.path) == before
+    assert content_of(folder.path) == before
     open_folder().close()
     open_folder(resume=f"{folder.checkpoints}/latest").close()
     monkeypatch.setenv("HOME", str(folder.path))
@@ -94,15 +84,6 @@ def test_a_folder_is_held_by_one_process_until_that_is_gone(tmp_path, open_folde
         holder.communicate()
     open_folder().close()
     open_folder()
-
-
-def test_a_file_system_without_locks_is_warned_of(open_folder, monkeypatch, caplog):
-    def flock(*_arguments):
-        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
-
-    monkeypatch.setattr(fcntl, "flock", flock)
-    open_folder()
-    assert "this file system has no locks (No locks available)" in caplog.text
 
 
 def test_other_ranks_write_nothing(tmp_path, open_folder):
@@ -136,22 +117,19 @@ def kept(folder: RunFolder) -> list[tuple]:
     return [(record["kind"], record["epoch"], record.get("step")) for record in records(folder)]
 
 
-FIRST = [("step", 1, 10), ("step", 1, 20), ("epoch", 1, None)]
-SECOND = [("step", 2, 10), ("step", 2, 20), ("epoch", 2, None)]
-
-
-@pytest.mark.parametrize(
-    ("epoch", "step", "expected"),
-    [(0, 0, []), (0, 10, FIRST[:1]), (1, 15, FIRST + SECOND[:1]), (2, 0, FIRST + SECOND)],
-)
-def test_a_resumed_log_keeps_what_the_checkpoint_covers_and_nothing_else(open_folder, epoch, step, expected):
-    fill_log(open_folder())
-    folder = open_folder()
-    folder.open_log(epoch, step)
-    assert kept(folder) == expected
-    folder.log("step", epoch=epoch + 1, step=step + 1)
-    # Without closing: a killed run keeps its records.
-    assert kept(folder) == [*expected, ("step", epoch + 1, step + 1)]
+def test_a_resumed_log_keeps_what_the_checkpoint_covers_and_nothing_else(open_folder):
+    first = [("step", 1, 10), ("step", 1, 20), ("epoch", 1, None)]
+    second = [("step", 2, 10), ("step", 2, 20), ("epoch", 2, None)]
+    for epoch, step, expected in ((2, 0, first + second), (1, 15, first + second[:1]), (0, 10, first[:1]), (0, 0, [])):
+        folder = open_folder()
+        fill_log(folder)
+        folder = open_folder()
+        folder.open_log(epoch, step)
+        assert kept(folder) == expected
+        folder.log("step", epoch=epoch + 1, step=step + 1)
+        # Without closing: a killed run keeps its records.
+        assert kept(folder) == [*expected, ("step", epoch + 1, step + 1)]
+        folder.close()
 
 
 @pytest.mark.parametrize("torn", [b"\x00\x00", b'{"kind": "st\xc3'])

@@ -46,20 +46,8 @@ def test_without_a_terminal_there_are_plain_lines_now_and_then_and_at_the_end(ca
     assert capsys.readouterr().out == "", "nothing but the log's lines"
 
 
-def test_on_a_terminal_there_is_a_bar_with_figures_and_no_lines(caplog, monkeypatch):
-    terminal = Terminal()
-    monkeypatch.setattr(sys, "stdout", terminal)
-    monkeypatch.setenv("TERM", "xterm")
-    monkeypatch.setenv("COLUMNS", "120")
-    assert show(caplog, total=25) == []
-    shown = terminal.getvalue()
-    assert all(part in shown for part in ("epoch 1/3", "25/25", "loss 0.5000"))
-    show(caplog, total=5, active=False)
-    assert terminal.getvalue() == shown, "another rank shows nothing"
-
-
 @pytest.mark.parametrize("columns", [60, 160])
-def test_the_bar_fits_and_keeps_epoch_counts_and_time_left(monkeypatch, columns):
+def test_on_a_terminal_a_bar_fits_and_keeps_epoch_counts_and_time_left(caplog, monkeypatch, columns):
     terminal = Terminal()
     monkeypatch.setattr(sys, "stdout", terminal)
     monkeypatch.setenv("TERM", "xterm")
@@ -76,6 +64,8 @@ def test_the_bar_fits_and_keeps_epoch_counts_and_time_left(monkeypatch, columns)
     everything = ["loss", "cls", "iou", "dfl", "l1", "lr", "images/s"]
     assert shown == everything[: {60: 1, 160: 7}[columns]]
     assert "  ".join(f"{name} 0.5000" for name in shown) == line[1], "no figure is cut"
+    before = terminal.getvalue()
+    assert show(caplog, total=5, active=False) == [] and terminal.getvalue() == before, "another rank shows nothing"
 
 
 def test_time_left_follows_from_the_speed_of_this_session(monkeypatch):

@@ -2,24 +2,30 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import numpy as np
 from PIL import Image
 
 from ppcls_ext.utils.plots import (
     Line,
     Point,
-    draw_detection_curves,
+    draw_curves,
+    draw_losses,
     draw_run_comparison,
     draw_study_curves,
     draw_tradeoff,
-    draw_training_curves,
 )  # fmt: skip
 
 
-def record(epoch: int, evaluated: bool = True) -> dict:
-    figures = {"loss": 2.0 / epoch, "top1": 1 - 0.5 / epoch, "top5": 1 - 0.1 / epoch}
-    result = {"epoch": epoch, "lr": 0.1 / epoch, "train": {"loss": 3.0 / epoch, "top1": 1 - 0.6 / epoch}}
-    return {**result, "eval": figures, "ema": {**figures, "loss": 1.0 / epoch}} if evaluated else result
+def record(epoch: int, evaluated: bool = True, seconds: bool = True) -> dict:
+    train = {"loss": 3.0 / epoch, "loss_cls": 1.5 / epoch, "loss_iou": 0.9 / epoch, "loss_dfl": 0.6 / epoch}
+    if seconds:
+        train |= {"seconds": 90.0, "images_per_second": 4.0 + 0.1 * epoch}
+    result = {"epoch": epoch, "lr": 1e-3 / epoch, "train": train}
+    if evaluated:
+        result["eval"] = {"AP": 0.5 - 0.4 / epoch, "AP50": 0.8 - 0.5 / epoch}
+    return result
 
 
 def drawn(file) -> np.ndarray:
@@ -38,45 +44,24 @@ def panels(marks: np.ndarray) -> list[int]:
 
 def test_all_four_panels_show_what_was_measured(tmp_path):
     file = tmp_path / "run" / "curves.png"
-    draw_training_curves([record(epoch) for epoch in range(1, 6)], file, "EConvNeXt_mini")
-    assert [path.name for path in file.parent.iterdir()] == ["curves.png"]
-    assert min(panels(drawn(file))) > 200
-    draw_training_curves([record(epoch, evaluated=False) for epoch in (1, 2, 3)], file, "EConvNeXt_mini")
-    loss, top1, top5, rate = panels(drawn(file))
-    assert min(loss, top1, rate) > 100 and top5 == 0
-
-
-def detector_record(epoch: int, evaluated: bool = True, seconds: bool = True) -> dict:
-    train = {"loss": 3.0 / epoch, "loss_cls": 1.5 / epoch, "loss_iou": 0.9 / epoch, "loss_dfl": 0.6 / epoch}
-    if seconds:
-        train |= {"seconds": 90.0, "images_per_second": 4.0 + 0.1 * epoch}
-    result = {"epoch": epoch, "lr": 1e-3 / epoch, "train": train}
-    if evaluated:
-        result["eval"] = {"AP": 0.5 - 0.4 / epoch, "AP50": 0.8 - 0.5 / epoch}
-    return result
-
-
-def test_a_detector_has_losses_precision_rate_and_speed(tmp_path):
-    file = tmp_path / "curves.png"
-    draw_detection_curves([detector_record(epoch) for epoch in range(1, 7)], file, "ppyoloe_s")
+    draw_curves([record(epoch) for epoch in range(1, 7)], file, "ppyoloe_s", ("AP", "AP50"))
     assert min(panels(drawn(file))) > 10
-    history = [detector_record(epoch, evaluated=False, seconds=False) for epoch in (1, 2)]
-    draw_detection_curves(history, file, "not evaluated")
-    loss, precision, rate, speed = panels(drawn(file))
-    assert min(loss, rate) > 50 and precision == speed == 0
-    draw_detection_curves([], file, "nothing yet")
+    draw_curves([record(epoch, evaluated=False, seconds=False) for epoch in (1, 2)], file, "not evaluated", ("AP",))
+    loss, metric, rate, speed = panels(drawn(file))
+    assert min(loss, rate) > 50 and metric == speed == 0
+    draw_curves([], file, "nothing yet")
     assert not drawn(file).any()
 
 
 def test_runs_are_compared_by_epoch_and_by_minutes(tmp_path):
     file = tmp_path / "comparison.png"
-    fast = [detector_record(epoch) for epoch in range(1, 5)]
-    slow = [{**record, "train": {**record["train"], "seconds": 400.0}} for record in fast]
+    fast = [record(epoch) for epoch in range(1, 5)]
+    slow = [{**one, "train": {**one["train"], "seconds": 400.0}} for one in fast]
     draw_run_comparison({"fast": [fast], "slow": [slow, fast]}, file, "two backbones")
     both = panels(drawn(file))
     assert min(both) > 100
     # A run that does not tell its seconds is compared by epoch only.
-    draw_run_comparison({"old": [[detector_record(epoch, seconds=False) for epoch in (1, 2)]]}, file)
+    draw_run_comparison({"old": [[record(epoch, seconds=False) for epoch in (1, 2)]]}, file)
     by_epoch, by_minutes, *_ = panels(drawn(file))
     assert by_epoch > 50 and by_minutes == 0
 
@@ -95,10 +80,24 @@ def test_bands_and_points_show_what_was_measured(tmp_path):
 def test_legends_tell_averaged_weights_and_names_that_begin_with_an_underscore(tmp_path, monkeypatch):
     figures = []
     monkeypatch.setattr("matplotlib.figure.Figure.savefig", lambda figure, *_, **__: figures.append(figure))
-    history = [detector_record(epoch) for epoch in (1, 2)]
+    history = [record(epoch) for epoch in (1, 2)]
     draw_run_comparison({"_background_": [history]}, tmp_path / "runs.png")
-    draw_detection_curves(history, tmp_path / "curves.png", "ppyoloe_s", averaged=True)
-    legends = [[axes.get_legend() for axes in figure.axes] for figure in figures]
-    named = [[text.get_text() for legend in each if legend for text in legend.get_texts()] for each in legends]
-    assert named[0][0] == " _background_ (best 0.550)"
-    assert "AP50, evaluation, EMA" in named[1] and "AP, evaluation, EMA" in named[1]
+    draw_curves(history, tmp_path / "curves.png", "ppyoloe_s", ("AP", "AP50"), averaged=True)
+    runs, curves = ([text.get_text() for axes in figure.axes if axes.get_legend()
+                     for text in axes.get_legend().get_texts()] for figure in figures)  # fmt: skip
+    assert runs[0] == " _background_ (best 0.550)"
+    assert "AP50, evaluation, EMA" in curves and "AP, evaluation, EMA" in curves
+
+
+def test_bars_show_values_and_say_where_there_is_none(tmp_path, monkeypatch):
+    figures = []
+    monkeypatch.setattr("matplotlib.figure.Figure.savefig", lambda figure, *_, **__: figures.append(figure))
+    ring = {"nearest": 0.0, "farthest": 5.0, "boxes": 12, "recall": 0.75, "ap50": None}
+    for metrics in (SimpleNamespace(errors={"class": 0.125, "missed": -0.25}, rings=[ring]),
+                    SimpleNamespace(errors={}, rings=[])):  # fmt: skip
+        draw_losses(metrics, tmp_path / "errors.png", "errors")
+    (errors, rings), (nothing,) = (figure.axes for figure in figures)
+    assert [text.get_text() for text in errors.texts] == ["-0.250", "0.125"] and errors.get_xlim()[0] == -0.25
+    assert [text.get_text() for text in rings.texts] == ["0.750", "none annotated"]
+    assert [text.get_text() for text in rings.get_yticklabels()] == ["0 to 5 m (12)"]
+    assert [text.get_text() for text in nothing.texts] == ["no annotated boxes"]
