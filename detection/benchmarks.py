@@ -14,6 +14,7 @@ from ppcls_ext.utils.errors import UserError
 if TYPE_CHECKING:
     from detection.configuration import DetectionConfig
 
+
 def export_detector(config_file: str, size: int, format_name: str, precision: str, folder: Path) -> dict[str, int]:
     """Exports the detector of a configuration with random weights, PP-YOLOE with its suppression inside.
 
@@ -73,7 +74,7 @@ def measure_loading(
     from detection.toolkit import workspace
 
     annotations = open_part(config, "Train").path
-    environment, chosen = open_environment(config), config.run_keys.worker_num
+    environment = open_environment(config)
     rates: dict[int, list[float]] = {number: [] for number in workers}
     loaders = {}
     with workspace(config):
@@ -98,7 +99,6 @@ def measure_loading(
                             break
                     rates[number].append(loaded / (time.perf_counter() - start))
         finally:
-            config.data["worker_num"] = chosen
             for loader in loaders.values():
                 loader.close()
     return {

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from detection.toolkit import build_model
 from ppcls_ext.arch.flops import count_flops, count_parameters
+from ppcls_ext.utils.errors import UserError
 
 if TYPE_CHECKING:
     import paddle
@@ -17,16 +17,10 @@ if TYPE_CHECKING:
 
 IMAGE_SIZE = 640
 OFFICIAL_CLASSES = 80
-FORMS = ("training", "official")
-_PARTS = {"backbone": ("backbone",), "neck": ("neck",), "head": ("yolo_head", "head")}
+_PARTS = ("backbone", "neck", "yolo_head")
 _OUR_BACKBONES = ("EConvNeXt", "CSPConvNeXt")
 # Counted as trained, whatever their backbone.
 _OUR_ARCHITECTURES = ("YOLOv10",)
-# Sides of the pictures from which the count at full size follows: networks of convolutions need for each tile (the
-# pixels to one position of the coarsest map) the same, and where they pool everything, a constant. The third tells
-# whether that is so.
-_TILE = 32
-_PROBES = (64, 128, 96)
 # GFLOPs that the E-ConvNeXt paper prints for its rows.
 PUBLISHED_GFLOPS = {
     "ppyoloe_s_cspresnet_sonar": 17.4,
@@ -41,6 +35,10 @@ PUBLISHED_GFLOPS = {
 }
 
 
+# See :func:`count_gflops`.
+Form = Literal["training", "official"]
+
+
 class Parameters(NamedTuple):
     """Numbers of trainable parameters of a detector and of its parts."""
 
@@ -52,19 +50,19 @@ class Parameters(NamedTuple):
 
 def count_parts(model: paddle.nn.Layer) -> Parameters:
     """Counts what is trained in each part of a detector."""
-    layers = (next((getattr(model, name) for name in names if hasattr(model, name)), None) for names in _PARTS.values())
-    parts = [count_parameters(layer) if layer is not None else 0 for layer in layers]
+    layers = [getattr(model, name, None) for name in _PARTS]
+    parts = [0 if layer is None else count_parameters(layer) for layer in layers]
     return Parameters(*parts, count_parameters(model))
 
 
-def published_form(config: DetectionConfig) -> str:
+def published_form(config: DetectionConfig) -> Form:
     """Returns the form in which the published table counts this detector (see :func:`count_gflops`)."""
     backbone = config.data.get(config.architecture, {}).get("backbone")
     ours = backbone in _OUR_BACKBONES or config.architecture in _OUR_ARCHITECTURES
     return "training" if ours else "official"
 
 
-def count_gflops(config: DetectionConfig, form: str | None = None) -> float:
+def count_gflops(config: DetectionConfig, form: Form | None = None) -> float:
     """Counts twice the multiply-adds of one 640 x 640 image, from its pixels to scores and boxes before NMS.
 
     Args:
@@ -75,8 +73,6 @@ def count_gflops(config: DetectionConfig, form: str | None = None) -> float:
             the CSPResNet rows. By default the one that the published table uses for the detector.
     """
     form = form or published_form(config)
-    if form not in FORMS:
-        raise ValueError(f"form: must be one of {', '.join(FORMS)}, got '{form}'")
     if form == "official":
         document = copy.deepcopy(config.document)
         document.data["num_classes"] = OFFICIAL_CLASSES
@@ -87,66 +83,46 @@ def count_gflops(config: DetectionConfig, form: str | None = None) -> float:
         for layer in model.sublayers():
             if hasattr(layer, "convert_to_deploy"):
                 layer.convert_to_deploy()
-    return 2 * _operations(_raw_network(model)) / 1e9
+    return 2 * _operations(raw_network(model)) / 1e9
 
 
 def _operations(network: paddle.nn.Layer) -> int:
-    """Returns the multiply-adds for one picture of full size, mostly without computing it."""
-    counted = _fitted([count_flops(network, [1, 3, side, side]) for side in _PROBES])
-    return count_flops(network, [1, 3, IMAGE_SIZE, IMAGE_SIZE]) if counted is None else counted
+    """Returns the multiply-adds for one picture of full size, mostly without computing it.
+
+    Networks of convolutions need the same for each tile of 32 px, a position of the coarsest map, and a constant where
+    they pool everything. A third small picture tells whether that is so.
+    """
+    low, middle, high = (count_flops(network, [1, 3, side, side]) for side in (64, 96, 128))
+    # Of 4, 9 and 16 tiles; the picture of full size has 400.
+    of_each, rest = divmod(middle - low, 9 - 4)
+    if rest or high - low != of_each * (16 - 4):
+        return count_flops(network, [1, 3, IMAGE_SIZE, IMAGE_SIZE])
+    return low + of_each * (400 - 4)
 
 
 def count_multiply_adds(model: paddle.nn.Layer, side: int) -> int:
     """Returns the multiply-adds of a detector as it is for one square image, up to scores and boxes of all anchors."""
-    return count_flops(_raw_network(model), [1, 3, side, side])
+    return count_flops(raw_network(model), [1, 3, side, side])
 
 
-def _fitted(counts: Sequence[int]) -> int | None:
-    """Returns the count at full size that follows from those of the probes, or ``None`` if they follow no rule."""
-    low, high, check = counts
-    tiles_low, tiles_high, tiles_check = ((side // _TILE) ** 2 for side in _PROBES)
-    of_each, rest = divmod(high - low, tiles_high - tiles_low)
-    if rest or check - low != of_each * (tiles_check - tiles_low):
-        return None
-    return low + of_each * ((IMAGE_SIZE // _TILE) ** 2 - tiles_low)
+def raw_network(model: paddle.nn.Layer) -> paddle.nn.Layer:
+    """Returns a layer from images ``[N, 3, H, W]`` to the head's raw outputs, of the ``backbone``, ``neck`` and
+    ``yolo_head`` of a detector (neither counts nor profiles can feed ppdet's dictionaries).
 
-
-@dataclasses.dataclass(frozen=True)
-class Row:
-    """One detector of the table.
-
-    Attributes:
-        name: its configuration, without folder and ending.
-        parameters: trainable, with the classes of the configuration.
-        gflops: for one 640 x 640 image, by the rule of ``form``.
-        form: see :func:`count_gflops`.
-        published: GFLOPs that the paper prints, or ``None``.
+    Raises:
+        UserError: the detector has other parts.
     """
-
-    name: str
-    parameters: Parameters
-    gflops: float
-    form: str
-    published: float | None
-
-
-def count(config: DetectionConfig) -> Row:
-    """Counts one detector by the rule that the published table uses for its backbone."""
-    name = config.path.stem
-    parameters = count_parts(build_model(config, pretrained=False))
-    return Row(name, parameters, count_gflops(config), published_form(config), PUBLISHED_GFLOPS.get(name))
-
-
-def _raw_network(model: paddle.nn.Layer) -> paddle.nn.Layer:
-    """Returns a layer from a tensor to the head's raw outputs: ``paddle.flops`` cannot feed ppdet's dictionaries."""
     import paddle
 
-    class Predictor(paddle.nn.Layer):
+    class RawNetwork(paddle.nn.Layer):
         def __init__(self) -> None:
             super().__init__()
-            self.model = model
+            self.backbone, self.neck, self.yolo_head = (getattr(model, name) for name in _PARTS)
 
-        def forward(self, image: paddle.Tensor) -> list[paddle.Tensor]:
-            return self.model.yolo_head(self.model.neck(self.model.backbone({"image": image})))
+        def forward(self, images: paddle.Tensor) -> list[paddle.Tensor]:
+            return self.yolo_head(self.neck(self.backbone({"image": images})))
 
-    return Predictor()
+    missing = [name for name in _PARTS if getattr(model, name, None) is None]
+    if missing:
+        raise UserError(f"{type(model).__name__} has no {', '.join(missing)}: neither counted nor profiled")
+    return RawNetwork()

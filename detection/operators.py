@@ -32,8 +32,6 @@ SHAPES = ("gt_poly", "gt_segm", "gt_keypoint", "semantic", "gt_rbox")
 HUES, BYTES = 180, 256
 TILES = 4
 IMAGE_AXES = 3
-# Of what OpenCV warps, in pixels.
-LONGEST_SIDE = 2**15 - 2
 NotNegative = Annotated[float, Limits(ge=0)]
 Degrees = Annotated[float, Limits(ge=0, le=180)]
 Slant = Annotated[float, Limits(ge=0, le=80)]
@@ -386,15 +384,11 @@ class RandomPerspective(BaseOperator):
 
         Raises:
             ValueError: the sample has outlines or key points besides boxes.
-            ImageError: a side is longer than OpenCV can move.
         """
         refuse_shapes(sample, type(self).__name__)
         if np.random.uniform() >= self.prob:
             return sample
         size = sample["image"].shape[:2]
-        if max(size) > LONGEST_SIDE:
-            limit = f"RandomPerspective takes sides of up to {LONGEST_SIDE}"
-            raise ImageError("image", f"has {size[1]} x {size[0]} pixels; {limit}")
         matrix = self.draw_motion(size, size)
         sample["image"] = warp(sample["image"], matrix, size, self.fill_value)
         whole = move_boxes(boxes_of(sample), matrix)

@@ -10,13 +10,14 @@ it, the same as JSON (``models``: a chart, too).
 from __future__ import annotations
 
 import argparse
+import math
 import os
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -45,6 +46,8 @@ TRAINING_DETECTORS = {
     for name, file in {"PP-YOLOE-S + CSPResNet": "ppyoloe_s_cspresnet",
                        "PP-YOLOE-S + mini": "ppyoloe_s_econvnext_mini", "YOLOv10-N": "yolov10_n"}.items()
 }  # fmt: skip
+# In the order of the table; the others are compared with the first.
+ENGINES = ("ours", "Paddle's kernels", "PaddleClas", "PyTorch")
 # What was measured, for JSON, and the section of the page.
 Section = tuple[dict[str, Any], str]
 
@@ -99,12 +102,6 @@ def claim(arguments: argparse.Namespace) -> None:
 def verdict(text: str, met: bool) -> str:
     """Returns a line that says whether a target was met."""
     return f"- {text}: **{'met' if met else 'NOT met'}**"
-
-
-def not_measured(reasons: Mapping[str, str]) -> str:
-    """Returns the lines below a table that say what it lacks, and why; nothing if there is nothing to say."""
-    lines = [f"- {subject}: {reason}" for subject, reason in reasons.items()]
-    return "\n\n".join(["", "Not measured:", "\n".join(lines)]) if lines else ""
 
 
 def measure_inference(arguments: argparse.Namespace) -> Section:
@@ -191,33 +188,13 @@ def measure_detection_data(arguments: argparse.Namespace) -> Section:
     return result, f"{text}\n\n{markdown_table(['worker processes', 'images/s, median', 'images/s, best'], rows)}"
 
 
-def measure_detection(arguments: argparse.Namespace) -> Section:
-    """Measures the latency of exported detectors."""
-    from ppcls_ext.deploy.benchmark import measure_detectors
-
-    threads = arguments.threads[0]
-    result = measure_detectors(arguments.model or [], image_of(arguments), threads, arguments.rounds)
-    height, width = result["image"]
-    text = (
-        f"Exported detectors on one image of {width} x {height} px, batch 1, {threads} threads, {result['samples']} "
-        "runs of each in processes of their own, in interleaved rounds. The choice of boxes is part of both figures; "
-        "preprocessing begins with the decoded image."
-    )
-    columns = ["export", "model", "input", "NMS", "boxes", "network and choice of boxes: median, ms",
-               "90th percentile, ms", "with preprocessing: median, ms", "90th percentile, ms"]  # fmt: skip
-    rows = [
-        [folder, model["name"], " x ".join(map(str, model["input"])), model["suppression"], model["boxes"],
-         *(f"{model[stage][key]:.1f}" for stage in ("network", "whole") for key in ("median_ms", "p90_ms"))]
-        for folder, model in result["models"].items()
-    ]  # fmt: skip
-    return result, f"{text}\n\n{markdown_table(columns, rows)}{not_measured(result['failed'])}"
-
-
 def measure_models(arguments: argparse.Namespace) -> Section:
-    """Measures models and exports in every backend and precision."""
+    """Measures models and exports in every backend and precision, or exported detectors as they are deployed."""
     from detection.benchmarks import export_detector
     from ppcls_ext.deploy.benchmark import measure_models, models_page
 
+    if arguments.part == "detection" and not arguments.model:
+        raise UserError("detection: name the exports of detectors with --model DIR [DIR ...]")
     result = measure_models(request_of(arguments), image_of(arguments), export_detector)
     return result, models_page(result)
 
@@ -241,77 +218,74 @@ def measure_training(arguments: argparse.Namespace) -> Section:
     from ppcls_ext.utils.workers import Subject, measure_interleaved
 
     threads = arguments.threads[0]
-    names = [name for name, *_ in TRAINING_CLASSIFIERS] + [*TRAINING_DETECTORS]
-    for name in arguments.model or ():
+    names = dict.fromkeys([name for name, *_ in TRAINING_CLASSIFIERS] + [*TRAINING_DETECTORS])
+    chosen = arguments.model or names
+    for name in chosen:
         if name not in names:
-            raise UserError(f"training: --model {name}: must be among {', '.join(dict.fromkeys(names))}")
-    engines, subjects = ("ours", "Paddle's kernels", "PaddleClas", "PyTorch"), {}
-
-    def add(title: str, engine: str, opener: Callable[..., Any], size: int, batch: int, **options: Any) -> None:
-        if not arguments.model or title in arguments.model:
-            task = f"{title}, {size} px, batch {batch}"
-            subjects[task, engine] = Subject(task, opener, {"size": size, "batch": batch, **options}, threads)
-
-    for name, size, batch in TRAINING_CLASSIFIERS:
-        add(name, "ours", open_paddle, size, batch, name=name, kernels="auto")
-        add(name, "Paddle's kernels", open_paddle, size, batch, name=name, kernels="paddle")
-        if arguments.paddleclas:
-            add(name, "PaddleClas", open_paddleclas, size, batch, name=name, checkout=arguments.paddleclas)
-        if has_torch():
-            add(name, "PyTorch", open_torch, size, batch, name=name)
-    for name, config in TRAINING_DETECTORS.items():
-        for engine, kernels in (("ours", "auto"), ("Paddle's kernels", "paddle")):
-            add(name, engine, open_training_step, 256, 8, config_file=str(config), kernels=kernels)
+            raise UserError(f"training: --model {name}: must be among {', '.join(names)}")
+    classifiers: dict[str, tuple[Callable[..., Any], dict[str, Any]]] = {
+        "ours": (open_paddle, {"kernels": "auto"}), "Paddle's kernels": (open_paddle, {"kernels": "paddle"})
+    }  # fmt: skip
+    if arguments.paddleclas:
+        classifiers["PaddleClas"] = open_paddleclas, {"checkout": arguments.paddleclas}
+    if has_torch():
+        classifiers["PyTorch"] = open_torch, {}
+    detectors = {engine: (open_training_step, classifiers[engine][1]) for engine in ENGINES[:2]}
+    tasks = [(name, size, batch, {"name": name}, classifiers) for name, size, batch in TRAINING_CLASSIFIERS]
+    tasks += [(name, 256, 8, {"config_file": str(file)}, detectors) for name, file in TRAINING_DETECTORS.items()]
+    subjects = {
+        (f"{name}, {size} px, batch {batch}", engine):
+            Subject(f"{name}, {engine}", opener, {"size": size, "batch": batch, **network, **options}, threads)
+        for name, size, batch, network, engines in tasks if name in chosen
+        for engine, (opener, options) in engines.items()
+    }  # fmt: skip
     peaks = peak_subjects([threads], bfloat16=False)
     measure_interleaved([*peaks, *subjects.values()], arguments.rounds, runs=6, longest_turn=4.0)
     peak = fastest_product([peak_row(subject) for subject in peaks], "float32", threads)
-    results, rows = [], []
+    measured, failed = {}, []
+    for (task, engine), subject in subjects.items():
+        if subject.failure is not None:
+            failed.append(f"- {task}, {engine}: {subject.failure}")
+            continue
+        figures = subject.statistics()
+        measured[task, engine] = {
+            "task": task, "engine": engine,
+            "images_per_second": 1000 * subject.arguments["batch"] / figures["median_ms"], **figures, **subject.facts,
+            "gflops_per_second": subject.facts["flops"] / figures["median_ms"] / 1e6,
+            "peak_memory_mb": None if subject.peak_bytes is None else subject.peak_bytes / 1e6,
+        }  # fmt: skip
+    rows = []
     for task in dict.fromkeys(task for task, _ in subjects):
-        batch, row = int(task.rsplit(" ", 1)[1]), [task]
-        # By engine, of those that could be measured.
-        speeds: dict[str, float] = {}
-        gflops: dict[str, float] = {}
-        for engine in engines:
-            subject = subjects.get((task, engine))
-            if subject is None or subject.failure is not None:
-                continue
-            figures = subject.statistics()
-            speeds[engine] = 1000 * batch / figures["median_ms"]
-            gflops[engine] = subject.facts["flops"] / figures["median_ms"] / 1e6
-            results.append({
-                "task": task, "engine": engine, "images_per_second": speeds[engine], **figures, **subject.facts,
-                "gflops_per_second": gflops[engine],
-                "peak_memory_mb": None if subject.peak_bytes is None else subject.peak_bytes / 1e6,
-            })  # fmt: skip
-        row += [f"{speeds[engine]:.1f}" if engine in speeds else "-" for engine in engines]
-        row += [f"{speeds['ours'] / speeds[engine]:.2f}" if {"ours", engine} <= speeds.keys() else "-"
-                for engine in engines[1:]]  # fmt: skip
-        row.append(f"{gflops['ours']:.0f}" if "ours" in gflops else "-")
-        rows.append(row)
-    failed = {f"{task}, {engine}": subject.failure for (task, engine), subject in subjects.items() if subject.failure}
-    columns = ["step", *(f"{engine}, images/s" for engine in engines), *(f"ours / {engine}" for engine in engines[1:]),
+        speeds = [measured.get((task, engine), {}).get("images_per_second", math.nan) for engine in ENGINES]
+        cells = [f"{speed:.1f}" for speed in speeds] + [f"{speeds[0] / speed:.2f}" for speed in speeds[1:]]
+        cells.append(f"{measured.get((task, 'ours'), {}).get('gflops_per_second', math.nan):.0f}")
+        rows.append([task, *("-" if cell == "nan" else cell for cell in cells)])
+    columns = ["step", *(f"{engine}, images/s" for engine in ENGINES), *(f"ours / {engine}" for engine in ENGINES[1:]),
                "GFLOP/s of ours"]  # fmt: skip
-    text = (
+    page = [
         f"Forward, loss, backward and AdamW on random images, {threads} threads, each engine in a process of its own, "
         f"{arguments.rounds} interleaved rounds, medians. The product of two large matrices reaches {peak or 0:.0f} "
-        "GFLOP/s.\n\n"
-    )
-    page = text + markdown_table(columns, rows) + not_measured(failed)
-    return {"steps": results, "threads": threads, "peak_gflops_per_second": peak}, page
+        "GFLOP/s.",
+        markdown_table(columns, rows),
+        *(["Not measured:", "\n".join(failed)] if failed else []),
+    ]
+    return {"steps": [*measured.values()], "threads": threads, "peak_gflops_per_second": peak}, "\n\n".join(page)
 
 
 def request_of(arguments: argparse.Namespace) -> BenchmarkRequest:
     """Returns which models, backends, precisions, threads and batch sizes are asked for."""
     from ppcls_ext.deploy.benchmark import DEFAULT_MODELS, BenchmarkRequest
+    from ppcls_ext.runtime import BACKENDS
 
     def names(text: str | None) -> list[str] | None:
         return None if text is None else [name.strip() for name in text.split(",")]
 
     amount = {"rounds": 2, "runs": 3, "starts": 1} if arguments.quick else {"rounds": arguments.rounds}
     return BenchmarkRequest(
-        models=arguments.model, defaults=[*DEFAULT_MODELS, *map(str, DETECTORS)], backends=names(arguments.backend),
-        precisions=names(arguments.precision), threads=arguments.threads, batches=arguments.batch,
-        size=arguments.size, cache=arguments.cache, **amount,
+        models=arguments.model or [*DEFAULT_MODELS, *map(str, DETECTORS)],
+        backends=names(arguments.backend) or tuple(BACKENDS), precisions=names(arguments.precision),
+        threads=arguments.threads, batches=arguments.batch, size=arguments.size, cache=arguments.cache,
+        deployed=arguments.part == "detection", **amount,
     )  # fmt: skip
 
 
@@ -330,7 +304,7 @@ PARTS: dict[str, tuple[str, Callable[[argparse.Namespace], Section], bool]] = {
     "inference": ("Inference", measure_inference, True),
     "startup": ("Start-up", measure_startup, True),
     "detection-data": ("Training data of a detector", measure_detection_data, False),
-    "detection": ("Latency of exported detectors", measure_detection, False),
+    "detection": ("Latency of exported detectors", measure_models, False),
     "models": ("Models in every backend", measure_models, False),
     "operators": ("Time of each operation", measure_operators, False),
     "training": ("Training on the CPU", measure_training, False),
@@ -371,9 +345,7 @@ def main() -> None:
                 write_json(figures, {"machine": machine_line(), **results})
                 record_outputs([arguments.output, figures])
     print("\n" + "\n\n".join(sections) + "\n")
-    if "models" not in results:
-        return
-    if arguments.output:
+    if "models" in results and arguments.output:
         from ppcls_ext.deploy.benchmark import draw_models
 
         chart = arguments.output.with_suffix(".png")
@@ -381,8 +353,9 @@ def main() -> None:
             record_outputs([chart])
         else:
             print("no chart: no measured row has a published accuracy")
-    if not any(row["status"] == "measured" for row in results["models"]["rows"]):
-        raise UserError("models: nothing could be measured; the reasons stand in the table above")
+    for part in ("models", "detection"):
+        if part in results and not any(row["status"] == "measured" for row in results[part]["rows"]):
+            raise UserError(f"{part}: nothing could be measured; the reasons stand in the table above")
 
 
 if __name__ == "__main__":

@@ -95,17 +95,18 @@ def count_detectors(arguments: argparse.Namespace) -> str:
 
     configs = [load_config(path, arguments.override) for path in arguments.config]
 
-    from detection.counting import count
+    from detection.counting import PUBLISHED_GFLOPS, count_gflops, count_parts, published_form
+    from detection.toolkit import build_model
 
     rows = []
     for config in configs:
         sys.stderr.write(f"counting {config.path}\n")
-        row = count(config)
-        published = f"{row.published:g}" if row.published is not None else ""
-        millions = [f"{number / 1e6:.2f}" for number in row.parameters]
-        rows.append([row.name, *millions, f"{row.gflops:.2f}", row.form, published])
+        name = config.path.stem
+        millions = [f"{number / 1e6:.2f}" for number in count_parts(build_model(config, pretrained=False))]
+        gflops, published = f"{count_gflops(config):.2f}", PUBLISHED_GFLOPS.get(name)
+        rows.append([name, *millions, gflops, published_form(config), published and f"{published:g}"])
     columns = ["configuration", "backbone, M", "neck, M", "head, M", "total, M", "GFLOPs", "counted as"]
-    return markdown_table([*columns, "paper's GFLOPs"], rows, "lrrrrrlr")
+    return markdown_table([*columns, "paper's GFLOPs"], rows)
 
 
 def count_classifiers(arguments: argparse.Namespace) -> str:

@@ -76,12 +76,14 @@ def gather(arguments: argparse.Namespace) -> CardFacts:
                            config_file=Path(path))  # fmt: skip
     if source is not None and source.detects and source.config_file is not None:
         from detection.configuration import load_config
-        from detection.profile import detector_subject
-        from ppcls_ext.deploy.profile import count_network
+        from detection.counting import IMAGE_SIZE, raw_network
+        from detection.toolkit import build_model
+        from ppcls_ext.deploy.profile import Subject, count_network
 
-        size: Any = source.size
         loaded = load_config(source.config_file, arguments.override)
-        counts = count_network(detector_subject(loaded, size and tuple(size)))
+        height, width = source.size or (IMAGE_SIZE, IMAGE_SIZE)
+        network = raw_network(build_model(loaded, pretrained=False))
+        counts = count_network(Subject(loaded.path.stem, network, (3, height, width)))
     return gather_facts(
         source, model=arguments.model, counts=counts, export=arguments.export, benchmark=arguments.benchmark
     )

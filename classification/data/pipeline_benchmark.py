@@ -36,25 +36,19 @@ def sample_photos(count: int = 36, seed: int = 0) -> list[bytes]:
         from sklearn.datasets import load_sample_images
     except ImportError as error:
         raise UserError("the photographs come with scikit-learn: install it, or give --photos FOLDER") from error
-    originals = load_sample_images().images
+    # Large enough that every part lies inside.
+    images = load_sample_images().images
+    originals = [cv2.cvtColor(cv2.resize(image, (720, 480)), cv2.COLOR_RGB2BGR) for image in images]
     generator = np.random.default_rng(seed)
     files = []
     for number in range(count):
-        picture = originals[number % len(originals)]
-        width, height = int(generator.integers(400, 641)), int(generator.integers(300, 481))
-        largest = min(picture.shape[1] / width, picture.shape[0] / height)
-        share = generator.uniform(0.8, 1.0) * largest
-        part_width, part_height = int(width * share), int(height * share)
-        left = int(generator.integers(picture.shape[1] - part_width + 1))
-        top = int(generator.integers(picture.shape[0] - part_height + 1))
-        part = picture[top : top + part_height, left : left + part_width, ::-1]
-        photo = cv2.resize(part, (width, height), interpolation=cv2.INTER_AREA if share > 1 else cv2.INTER_CUBIC)
+        height, width = generator.integers((300, 400), (481, 641))
+        top, left = generator.integers((481 - height, 721 - width))
+        photo = originals[number % len(originals)][top : top + height, left : left + width]
         if generator.random() < 0.3:
-            photo = cv2.rotate(photo, cv2.ROTATE_90_CLOCKWISE)
-        quality = int(generator.integers(88, 97))
-        done, encoded = cv2.imencode(".jpg", photo, [cv2.IMWRITE_JPEG_QUALITY, quality])
-        assert done
-        files.append(encoded.tobytes())
+            photo = np.ascontiguousarray(np.rot90(photo))
+        quality = [cv2.IMWRITE_JPEG_QUALITY, int(generator.integers(88, 97))]
+        files.append(cv2.imencode(".jpg", photo, quality)[1].tobytes())
     return files
 
 

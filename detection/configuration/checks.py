@@ -101,7 +101,9 @@ OTHER_KEYS = frozenset({
     "use_simple_ema", "use_wandb", "vdl_log_dir", "wandb",
 })  # fmt: skip
 # PaddleDetection reads these from a reader's section, past its constructor.
-READ_ELSEWHERE = ("inputs_def", "fuse_normalize")
+READ_ELSEWHERE = (
+    "inputs_def", "fuse_normalize", "mixup_epoch", "cutmix_epoch", "mosaic_epoch", "pre_img_epoch",
+)  # fmt: skip
 # Arguments of an optimizer that PaddleDetection fills in.
 FILLED_IN = ("learning_rate", "parameters", "grad_clip", "model", "lr", "name")
 # Arguments of the toolkit's data sets that are paths; its constructors have no annotations.
@@ -112,8 +114,9 @@ MOSAICS = ("MosaicPerspective", "Mosaic")
 TRAINING_ONLY = ("MosaicPerspective", "RandomPerspective")
 LETTERBOX = "LetterResize"
 YOLOV10 = "YOLOv10"
-# What our tools train, evaluate and export.
+# What our tools train, evaluate and export, and the arguments that are their parts.
 DETECTORS = ("PPYOLOE", YOLOV10)
+NETWORK_PARTS = ("backbone", "neck", "yolo_head")
 
 
 class _Catalog:
@@ -174,13 +177,6 @@ def constructor_of(part: Any) -> dict[str, Parameter]:
         if not any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
             break
     return found
-
-
-def _constants(function: Any) -> set[str]:
-    """Returns the texts that stand in a function: the keys that a ``from_config`` or ``set_kwargs`` handles."""
-    constants = [part for constant in function.__code__.co_consts
-                 for part in (constant if isinstance(constant, tuple) else (constant,))]  # fmt: skip
-    return {constant for constant in constants if isinstance(constant, str)}
 
 
 def check_document(document: Document) -> None:
@@ -246,21 +242,14 @@ def _check_section(checker: Checker, key: str, name: str, arguments: Any) -> Non
         return
     part, schema = catalog().modules[name], catalog().schemas[name]
     parameters = dict(constructor_of(part))
-    injected, filled, by_name = set(schema.inject), set(schema.shared), set[str]()
-    if hasattr(part, "from_config"):
-        # It fills arguments in, and creates some of them from the names of classes.
-        handled = _constants(part.from_config) & parameters.keys()
-        filled |= handled
-        if "create" in part.from_config.__code__.co_names:
-            # Arguments of networks are all created, by name alone; those of other classes may be plain values.
-            if schema.category == "architecture":
-                by_name = handled
-            injected |= by_name or {word for word in handled if isinstance(arguments.get(word), str | dict)}
-    for word in filled & parameters.keys():
+    # A network's parts are created by name alone; a from_config and top-level keys fill in what is missing.
+    by_name = set(NETWORK_PARTS if schema.category == "architecture" else ())
+    filled = parameters.keys() if hasattr(part, "from_config") else set(schema.shared) & parameters.keys()
+    for word in filled:
         if parameters[word].default is REQUIRED:
             parameters[word] = dataclasses.replace(parameters[word], default=None)
     _check_call(checker, key, parameters, arguments)
-    for argument in injected & arguments.keys():
+    for argument in (by_name | set(schema.inject)) & arguments.keys():
         _check_module(checker, f"{key}.{argument}", arguments[argument], argument in by_name)
 
 
@@ -364,8 +353,7 @@ def _check_reader(checker: Checker, name: str, section: Any) -> None:
     """Checks a section such as ``TrainReader`` with all its operators."""
     if not _is_mapping(checker, name, section):
         return
-    late = {key for key in _constants(catalog().datasets["DetDataset"].set_kwargs) if key.isidentifier()}
-    _check_call(checker, name, constructor_of(catalog().modules[name]), section, (*sorted(late), *READ_ELSEWHERE))
+    _check_call(checker, name, constructor_of(catalog().modules[name]), section, READ_ELSEWHERE)
     batch_size = section.get("batch_size", 1)
     # A text was refused above, by the constructor's default.
     if not isinstance(batch_size, str) and not (type(batch_size) is int and batch_size >= 1):

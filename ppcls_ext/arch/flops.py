@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -81,8 +81,17 @@ def count_model(name: str, arguments: Mapping[str, Any], image_size: int) -> Cou
         coarsest = getattr(model, "feature_strides", [1])[-1]
         if image_size < coarsest:
             raise UserError(f"{name}: images of {image_size} px leave its last stage no position; at least {coarsest}")
-        try:
-            return count_network(model, image_size, arguments.get("in_channels", 3))
-        except (ValueError, RuntimeError) as error:
-            reason = next((line for line in reversed(str(error).splitlines()) if line.strip()), "no reason given")
-            raise UserError(f"{name} takes no images of {image_size} x {image_size}: {reason.strip()}") from error
+        channels = arguments.get("in_channels", 3)
+        with told_if_refused(name, [channels, image_size, image_size]):
+            return count_network(model, image_size, channels)
+
+
+@contextlib.contextmanager
+def told_if_refused(name: str, image_shape: Sequence[int]) -> Iterator[None]:
+    """Runs a network inside; what it raises because it takes no such images becomes a `UserError` of one line."""
+    try:
+        yield
+    except (AssertionError, TypeError, ValueError, RuntimeError, IndexError) as error:
+        reason = next((line for line in reversed(str(error).splitlines()) if line.strip()), "no reason given")
+        shape = " x ".join(map(str, image_shape))
+        raise UserError(f"{name} does not take images of {shape}: {reason.strip()}") from error

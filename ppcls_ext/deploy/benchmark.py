@@ -9,12 +9,12 @@ from __future__ import annotations
 import contextlib
 import functools
 import hashlib
-import importlib.metadata
 import importlib.util
 import itertools
 import json
 import logging
 import os
+import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -23,14 +23,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import yaml
 
-from ppcls_ext.deploy.formats import EXACT, FORMATS, INT8, PRECISIONS, check_names
+from ppcls_ext.deploy.formats import EXACT, FORMATS, INT8, PRECISIONS, check_names, supported_pairs
 from ppcls_ext.deploy.published import PUBLISHED
 from ppcls_ext.runtime import BACKENDS, Description, DetectionDescription, DetectionPredictor, load, read_description
 from ppcls_ext.runtime.backends import DEVICE, choose, import_openvino, openvino_settings
 from ppcls_ext.runtime.description import DESCRIPTION_FILE
 from ppcls_ext.utils.errors import UserError
 from ppcls_ext.utils.files import write_json, write_text
-from ppcls_ext.utils.names import folded_name
+from ppcls_ext.utils.machine import package_versions
 from ppcls_ext.utils.outputs import CACHE
 from ppcls_ext.utils.tables import markdown_table
 from ppcls_ext.utils.workers import Subject, measure_interleaved, run_in_process
@@ -75,20 +75,19 @@ class BenchmarkRequest:
     """Every combination of the lists is measured.
 
     Attributes:
-        models: names (``NAME`` or ``NAME@SIZE``), configurations of detectors (``FILE.yml[@SIZE]``), export folders;
-            None measures ``defaults``.
-        defaults: as ``models``, but what this installation does not have is a row with the reason, not an error.
-        backends: keys of ``BACKENDS``; None takes all.
+        models: names (``NAME`` or ``NAME@SIZE``), configurations of detectors (``FILE.yml[@SIZE]``), export folders.
+        backends: keys of ``BACKENDS``.
         precisions: None takes float32, and bfloat16 where a backend has it; of an export all that it holds.
         threads, batches: numbers of threads and batch sizes.
         size: side in pixels of the images of classifiers that do not say it.
         cache: folder that keeps the exports for the next run.
         rounds, runs, starts: see `measure_interleaved`.
+        deployed: ``models`` are exports of detectors; each is measured in the backend and the precision that it would
+            be loaded in, from the prepared input and once more from the image.
     """
 
-    models: Sequence[str] | None = None
-    defaults: Sequence[str] = DEFAULT_MODELS
-    backends: Sequence[str] | None = None
+    models: Sequence[str] = DEFAULT_MODELS
+    backends: Sequence[str] = tuple(BACKENDS)
     precisions: Sequence[str] | None = None
     threads: Sequence[int] = (2,)
     batches: Sequence[int] = (1,)
@@ -97,6 +96,7 @@ class BenchmarkRequest:
     rounds: int = 12
     runs: int = 10
     starts: int = 3
+    deployed: bool = False
 
 
 def find_network(
@@ -111,8 +111,6 @@ def find_network(
     Raises:
         UserError: it is none of them; the nearest names are given.
     """
-    from ppcls_ext.arch.registry import architecture_parameters
-
     model, separator, side = name.partition("@")
     if separator and not (side.isdecimal() and int(side) > 0):
         raise UserError(f"--model {name}: after @ stands the side of the images in pixels, such as {model}@224")
@@ -124,6 +122,8 @@ def find_network(
         description = read_description(name)
         sides = " x ".join("any" if side < 0 else str(side) for side in description.input_shape[2:])
         return {"model": name, "architecture": description.model_name, "size": sides}, description
+    from ppcls_ext.arch.registry import architecture_parameters
+
     exporter = functools.partial(export_model, mean_pooled=model.endswith(MEAN_POOLED))
     model = model.removesuffix(MEAN_POOLED)
     try:
@@ -145,72 +145,65 @@ def find_rows(request: BenchmarkRequest, detector_exporter: Exporter | None = No
         ``measured``, with the ``reason``.
 
     Raises:
-        UserError: a name or a number is wrong; all of it is told before any work.
+        UserError: a name is wrong; all of it is told before any work.
     """
-    for option, values in (("threads", request.threads), ("batch", request.batches)):
-        if not values or min(values) < 1:
-            raise UserError(f"--{option} must be at least 1, got {' '.join(map(str, values)) or 'nothing'}")
-    if request.backends is not None:
-        check_names("backend", request.backends, BACKENDS)
+    check_names("backend", request.backends, BACKENDS)
     if request.precisions is not None:
         check_names("precision", request.precisions, [*PRECISIONS, INT8])
-    takes = {row.backend: row.precisions for row in FORMATS.values()}
-    works = "; ".join(f"{backend}: {', '.join(takes[backend])}" for backend in BACKENDS)
-    backends, precisions = list(dict.fromkeys(request.backends or BACKENDS)), dict.fromkeys(request.precisions or ())
-    asked = [(backend, precision) for backend in backends for precision in precisions or DEFAULT_PRECISIONS
-             if precisions or precision in takes[backend]]  # fmt: skip
-    if not any(precision in takes[backend] for backend, precision in asked):
-        raise UserError(f"no backend of {', '.join(backends)} takes {', '.join(precisions)}; {works}")
-    networks, missing = [], []
-    for name in dict.fromkeys(request.models or request.defaults):
-        try:
-            networks.append(find_network(name, request.size, detector_exporter))
-        except UserError as error:
-            if request.models:
-                raise
-            missing.append({"model": name, "backend": "", "precision": "", "status": FAILED, "reason": str(error)})
-    exported: dict[tuple[str, int], str] = {}
-    for network in (network for network, origin in networks if callable(origin)):
-        first = exported.setdefault((folded_name(network["model"]), network["size"]), network["architecture"])
-        if first != network["architecture"]:
-            raise UserError(
-                f"--model {network['architecture']}: is called like {first}, and the export of one would replace the "
-                "other's; measure them apart, or rename a file"
-            )
     rows: list[Row] = []
+    networks = [find_network(name, request.size, detector_exporter) for name in dict.fromkeys(request.models)]
+    if request.deployed:
+        for network, origin in networks:
+            if not isinstance(origin, DetectionDescription):
+                raise UserError(f"{network['model']}: is no export of a detector, which this measures")
     for network, origin in networks:
-        pairs = asked
-        if not callable(origin) and not precisions:
-            held = [(artefact.format, artefact.precision) for artefact in origin.artefacts]
-            # An export with nothing for these backends is told in the table, too.
-            pairs = [(backend, precision) for backend in backends for form, precision in held
-                     if form == BACKENDS[backend].format] or asked  # fmt: skip
-        for backend, precision in pairs:
-            if precision in takes[backend]:
-                export = _find_export(network, origin, backend, precision, request.cache)
-            else:
-                export = {"status": UNSUPPORTED, "reason": f"what works is {works}"}
+        for backend, precision in _asked(request, origin):
+            export = _find_export(network, origin, backend, precision, request.cache)
             rows += [
                 {**network, "backend": backend, "precision": precision, "threads": threads, "batch": batch, **export}
                 for threads, batch in itertools.product(dict.fromkeys(request.threads), dict.fromkeys(request.batches))
             ]
-    return rows + missing
+    return rows
+
+
+def _asked(request: BenchmarkRequest, origin: Any) -> list[tuple[str, str]]:
+    """Returns pairs of backend and precision in which a network is to be measured."""
+    if request.deployed:
+        artefact, backend = choose(origin)
+        return [(backend, artefact.precision)]
+    pairs = []
+    for backend in dict.fromkeys(request.backends):
+        form = BACKENDS[backend].format
+        if callable(origin):
+            usual = [precision for precision in DEFAULT_PRECISIONS if precision in FORMATS[form].precisions]
+        else:
+            usual = [artefact.precision for artefact in origin.artefacts if artefact.format == form]
+        pairs += [(backend, precision) for precision in dict.fromkeys(request.precisions or usual)]
+    # An export with nothing for these backends is told in the table, too.
+    return pairs or [(backend, EXACT) for backend in request.backends]
 
 
 def _find_export(network: Row, origin: Any, backend: str, precision: str, cache: Path) -> Row:
     """Returns what `find_rows` says of one export, which is written first where it is not there yet."""
-    counts, description = {}, origin
+    form, counts, description = BACKENDS[backend].format, {}, origin
+    if precision not in FORMATS[form].precisions:
+        return {"status": UNSUPPORTED, "reason": f"what works is {supported_pairs()}"}
     try:
         if callable(origin):
-            folder = cache / f"{network['model']}_{network['size']}" / f"{BACKENDS[backend].format}_{precision}"
-            counts = _cached_export(network, origin, BACKENDS[backend].format, precision, folder, cache)
+            # Two configurations may have one name.
+            place = f"{zlib.crc32(os.fsencode(network['architecture'])):08x}"
+            folder = cache / f"{network['model']}_{network['size']}_{place}" / f"{form}_{precision}"
+            counts = _cached_export(network, origin, form, precision, folder, cache)
             description = read_description(folder)
         artefact, _ = choose(description, backend, precision)
         size = sum((description.folder / name).stat().st_size for name in artefact.files)
     except (UserError, OSError) as error:
         logger.warning("%s, %s %s: %s", network["model"], backend, precision, error)
         return {"status": FAILED, "reason": " ".join(str(error).split())}
-    return counts | {"folder": description.folder, "file_size_mb": size / 1e6}
+    of_detector = {} if not isinstance(description, DetectionDescription) else {
+        "suppression": description.form.suppression, "ap": artefact.verification.get(precision)
+    }  # fmt: skip
+    return counts | of_detector | {"folder": description.folder, "file_size_mb": size / 1e6}
 
 
 def _cached_export(
@@ -260,9 +253,7 @@ def export_digest(architecture: str) -> str:
             texts = [token.value for token in yaml.scan(content) if isinstance(token, yaml.ScalarToken)]
             named = [Path(os.path.normpath(file.parent / text)) for text in texts if text.endswith((".yml", ".yaml"))]
             files += [other for other in dict.fromkeys(named) if other not in files]
-    for distribution in importlib.metadata.distributions():
-        if distribution.name in EXPORT_PACKAGES:
-            digest.update(f"{distribution.name}={distribution.version};".encode())
+    digest.update(str(package_versions(EXPORT_PACKAGES)).encode())
     return digest.hexdigest()
 
 
@@ -316,14 +307,13 @@ def settle_batch_norms(model: nn.Layer, images: np.ndarray) -> None:
     import paddle
     from paddle.nn.layer.norm import _BatchNormBase
 
-    momenta = {layer: layer._momentum for layer in model.sublayers() if isinstance(layer, _BatchNormBase)}
-    for norm in momenta:
-        # The momentum is the share of the old statistics.
-        norm._momentum, norm.training = 0.0, True
+    for layer in model.sublayers():
+        if isinstance(layer, _BatchNormBase):
+            # The momentum is the share of the old statistics.
+            layer._momentum, layer.training = 0.0, True
     with paddle.no_grad():
         model(paddle.to_tensor(images))
-    for norm, momentum in momenta.items():
-        norm._momentum, norm.training = momentum, False
+    model.eval()
 
 
 def use_mean_pooling(model: nn.Layer) -> None:
@@ -341,12 +331,11 @@ def use_mean_pooling(model: nn.Layer) -> None:
             """``[N, C, H, W]`` -> ``[N, C, 1, 1]``."""
             return x.mean([2, 3], keepdim=True)
 
-    def is_global(layer: nn.Layer) -> bool:
-        whole = isinstance(layer, paddle.nn.AdaptiveAvgPool2D) and layer._output_size in (1, (1, 1), [1, 1])
-        return whole or isinstance(layer, GlobalAveragePool)
-
-    pools = [(layer, name) for layer in model.sublayers(include_self=True)
-             for name, child in layer.named_children() if is_global(child)]  # fmt: skip
+    pools = [
+        (layer, name) for layer in model.sublayers(include_self=True) for name, child in layer.named_children()
+        if isinstance(child, GlobalAveragePool)
+        or (isinstance(child, paddle.nn.AdaptiveAvgPool2D) and child._output_size in (1, (1, 1), [1, 1]))
+    ]  # fmt: skip
     if not pools:
         raise UserError(f"{type(model).__name__}{MEAN_POOLED}: has no global average pool to exchange")
     for layer, name in pools:
@@ -384,9 +373,9 @@ def export_subject(
     batch: int = 1, whole: bool = False,
 ) -> Subject:  # fmt: skip
     """Returns what `measure_interleaved` takes to measure an export; for the arguments see `open_export`."""
-    title = " ".join(filter(None, [f"{folder},", backend, precision, f"threads: {threads}, batch: {batch}"]))
     arguments = {"folder": str(folder), "backend": backend, "precision": precision, "threads": threads, "batch": batch,
                  "image": image, "whole": whole}  # fmt: skip
+    title = f"{folder}, {backend} {precision}, threads: {threads}, batch: {batch}"
     return Subject(title, open_export, arguments, threads)
 
 
@@ -460,20 +449,29 @@ def measure_models(
     image = generated_image() if image is None else image
     peaks = peak_subjects(request.threads, any(row["precision"] == "bf16" for row in rows))
     measured = [row for row in rows if "folder" in row]
-    subjects = [export_subject(row.pop("folder"), image, **{key: row[key] for key in SETTINGS}) for row in measured]
+    # Of each row the network and, where it is asked for, the preparation with it.
+    subjects = [
+        [export_subject(row["folder"], image, **{key: row[key] for key in SETTINGS}, whole=whole)
+         for whole in (False, True)[: 1 + request.deployed]]
+        for row in measured
+    ]  # fmt: skip
     logger.info("measuring %d combinations in interleaved rounds", len(subjects))
-    measure_interleaved([*peaks, *subjects], request.rounds, request.runs, request.starts)
+    measure_interleaved([*peaks, *itertools.chain(*subjects)], request.rounds, request.runs, request.starts)
     peak_rows = [peak_row(subject) for subject in peaks]
-    for row, subject in zip(measured, subjects, strict=True):
-        if subject.failure is not None:
-            row |= {"status": FAILED, "reason": subject.failure}
+    for row, (subject, *whole) in zip(measured, subjects, strict=True):
+        del row["folder"]
+        failures = [each.failure for each in (subject, *whole) if each.failure is not None]
+        if failures:
+            row |= {"status": FAILED, "reason": failures[0]}
             continue
         statistics = subject.statistics()
         row |= {
             "status": MEASURED,
+            **subject.facts,
             # Layers that quantisation left out, and what lies between layers, are in float32.
             "computed_in": INT8 if row["precision"] == INT8 else subject.facts["computed_in"],
             **statistics,
+            **{f"whole_{key}": value for each in whole for key, value in each.statistics().items()},
             "samples": len(subject.seconds),
             "images_per_second": 1000 * row["batch"] / statistics["mean_ms"],
             "peak_memory_mb": None if subject.peak_bytes is None else subject.peak_bytes / 1e6,
@@ -488,47 +486,6 @@ def measure_models(
             peak = fastest_product(peak_rows, row["computed_in"], row["threads"])
             row["share_of_peak"] = None if peak is None else row["gflops_per_second"] / peak
     return {"settings": asdict(request) | {"cache": str(request.cache)}, "peaks": peak_rows, "rows": rows}
-
-
-def measure_detectors(
-    exports: Sequence[str | Path], image: np.ndarray | None = None, threads: int = 2, rounds: int = 12, runs: int = 10
-) -> dict[str, Any]:
-    """Measures exported detectors at batch 1, from the prepared input (``network``) and from the image (``whole``).
-
-    How many boxes the image (``uint8`` RGB ``[H, W, 3]``; None draws one) gives matters a little.
-
-    Returns:
-        ``models`` (by folder: ``name``, ``input``, ``in_graph``, ``suppression``, ``precision``, ``boxes``, the ``ap``
-        that was measured when it was quantised, and the statistics of ``network`` and ``whole``; the choice of boxes is
-        included in both), ``failed`` (by folder: why it could not be measured), and the settings.
-
-    Raises:
-        UserError: there is no export, one is of a classifier or damaged, or none could be measured.
-    """
-    if not exports:
-        raise UserError("name the exports of detectors with --model DIR [DIR ...]")
-    image = generated_image() if image is None else image
-    models: dict[str, Row] = {}
-    subjects = {}
-    for folder in map(str, exports):
-        description = read_description(folder)
-        if not isinstance(description, DetectionDescription):
-            raise UserError(f"{folder}: is the export of a classifier; this measures detectors")
-        form, artefact = description.form, choose(description)[0]
-        models[folder] = {"name": description.model_name, "input": description.input_shape[2:],
-                          "in_graph": form.final, "suppression": form.suppression, "precision": artefact.precision,
-                          "ap": artefact.verification.get(artefact.precision)}  # fmt: skip
-        for stage in ("network", "whole"):
-            subjects[folder, stage] = export_subject(folder, image, threads=threads, whole=stage == "whole")
-    measure_interleaved(list(subjects.values()), rounds, runs)
-    failed = {folder: subject.failure for (folder, _), subject in subjects.items() if subject.failure is not None}
-    if not models.keys() - failed.keys():
-        raise UserError("; ".join(f"{folder}: {reason}" for folder, reason in failed.items()))
-    for (folder, stage), subject in subjects.items():
-        if folder not in failed:
-            models[folder] |= {stage: subject.statistics(), "boxes": subject.facts["boxes"]}
-    return {"image": list(image.shape[:2]), "batch": 1, "threads": threads, "samples": rounds * runs, "failed": failed,
-            "models": {folder: model for folder, model in models.items() if folder not in failed}}  # fmt: skip
 
 
 def training_step(
@@ -585,15 +542,23 @@ FIGURES = {
     "G multiply-adds": ("multiply_adds", 1e-9, ".3f"), "GFLOP/s": ("gflops_per_second", 1, ".0f"),
     "of the peak": ("share_of_peak", 1, ".0%"), "top-1, published": ("top1", 1, "g"),
 }  # fmt: skip
+DETECTOR_FIGURES = {
+    "median, ms": ("median_ms", 1, ".1f"), "90th percentile, ms": ("p90_ms", 1, ".1f"),
+    "with preprocessing: median, ms": ("whole_median_ms", 1, ".1f"),
+    "90th percentile with it, ms": ("whole_p90_ms", 1, ".1f"),
+    "boxes": ("boxes", 1, "d"), "NMS": ("suppression", 1, "s"), "AP": ("ap", 1, ".3f"),
+}  # fmt: skip
 
 
 def models_page(result: Mapping[str, Any]) -> str:
     """Returns the result of `measure_models` as Markdown: how it was measured, the machine's peak, the table."""
     settings = result["settings"]
+    figures = DETECTOR_FIGURES if settings["deployed"] else FIGURES
     parts = [
         "Each combination has a process of its own; they are measured in "
         f"{settings['rounds']} interleaved rounds of up to {settings['runs']} runs, in another order each round. "
-        "Latency is that of the network for a prepared batch (of a detector with the choice of boxes). Cold start is "
+        "Latency is that of the network for a prepared batch (of a detector with the choice of boxes), preprocessing "
+        "begins with the decoded image. Cold start is "
         "the time from the start of the process to the first prediction from a decoded image, median of "
         f"{settings['starts']} or more starts, with the files in the system's cache. Memory is the peak of the whole "
         "process. Models given by name have random weights and 1000 classes, detectors given by configuration random "
@@ -615,16 +580,16 @@ def models_page(result: Mapping[str, Any]) -> str:
     for row in result["rows"]:
         cells = [row.get(key) for key in ("model", "size", *SETTINGS)]
         if row["status"] != MEASURED:
-            table.append([*cells, reason_cell(row), *[""] * (len(FIGURES) - 1)])
+            table.append([*cells, reason_cell(row), *[""] * (len(figures) - 1)])
             continue
         if row["computed_in"] != types.get(row["precision"]):
             cells[3] = f"{row['precision']} (computes {row['computed_in']})"
-        for key, factor, form in FIGURES.values():
+        for key, factor, form in figures.values():
             cells.append("" if row.get(key) is None else format(row[key] * factor, form))
         if "top1" in row and row["top1_size"] != row["size"]:
             cells[-1] += f" (at {row['top1_size']} px)"
         table.append(cells)
-    columns = ["model", "input, px", *SETTINGS, *FIGURES]
+    columns = ["model", "input, px", *SETTINGS, *figures]
     return "\n\n".join([*parts, markdown_table(columns, table)])
 
 

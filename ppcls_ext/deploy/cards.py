@@ -458,8 +458,7 @@ def _count_classifier(model: str, arguments: Mapping[str, Any], image_shape: tup
     from ppcls_ext.arch.registry import build_model
     from ppcls_ext.deploy.profile import Subject, count_network
 
-    network = build_model(model, **arguments)
-    return count_network(Subject(model, network, network, image_shape))
+    return count_network(Subject(model, build_model(model, **arguments), image_shape))
 
 
 def _with_latency(facts: CardFacts, export: str | os.PathLike[str] | None, benchmark: Path) -> CardFacts:

@@ -68,7 +68,7 @@ def profile_operators(request: BenchmarkRequest, detector_exporter: Exporter | N
     """
     import pandas
 
-    networks = [row for row in benchmark.find_rows(request, detector_exporter) if "threads" in row]
+    networks = benchmark.find_rows(request, detector_exporter)
     for network in networks:
         if "folder" not in network:
             continue

@@ -11,19 +11,19 @@ import logging
 import math
 import re
 import time
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import paddle
 from paddle import nn
 from paddle.hapi.dynamic_flops import register_hooks
 
-from ppcls_ext.utils.errors import UserError
+from ppcls_ext.arch.flops import told_if_refused
 from ppcls_ext.utils.files import atomic_path, write_json, write_text
 from ppcls_ext.utils.fonts import prepare_figure
 from ppcls_ext.utils.machine import processor_name
@@ -88,7 +88,7 @@ class LayerFigures:
 FIGURES = ["parameters", "flops", "activation_bytes", "milliseconds"]
 
 
-@dataclass(frozen=True)
+@dataclass
 class Profile:
     """The profile of one network.
 
@@ -103,7 +103,7 @@ class Profile:
     name: str
     image_shape: tuple[int, int, int]
     layers: pandas.DataFrame
-    forward_milliseconds: float
+    forward_milliseconds: float = 0.0
 
     @property
     def total(self) -> pandas.Series:
@@ -118,12 +118,10 @@ class Profile:
 
 # Blocks that weigh channels or positions: all inside them is the price of attention.
 ATTENTION_NAME = re.compile(r"Attention|Attn|Squeeze|PSA|SE(Module|Block|Layer|Unit)?$")
-# Where Paddle defines a layer tells its kind; other packages' own layers only their names do.
-KIND_OF_MODULE = {
-    "paddle.nn.layer.activation": ACTIVATION, "paddle.nn.layer.norm": NORM, "paddle.nn.layer.pooling": POOLING,
-}  # fmt: skip
+# What the name of a layer's class, or of one that it is derived from, says of its kind.
 KIND_OF_NAME = {
-    "Norm": NORM, "Pool": POOLING, "GELU|Gelu|ReLU|Relu|SiLU|Swish|Mish|Sigmoid|Act(ivation)?$": ACTIVATION,
+    NORM: re.compile("Norm"), POOLING: re.compile("Pool"),
+    ACTIVATION: re.compile(r"(lu\d?|swish|mish|sigmoid|softmax|tanh|act|activation)$", re.IGNORECASE),
 }  # fmt: skip
 
 
@@ -139,10 +137,8 @@ def kind_of(layer: nn.Layer, inside_attention: bool) -> str:
         return POINTWISE if layer._groups == 1 and math.prod(layer.weight.shape[2:]) == 1 else CONVOLUTION
     if isinstance(layer, nn.Linear):
         return POINTWISE
-    for base in type(layer).__mro__:
-        if base.__module__ in KIND_OF_MODULE:
-            return KIND_OF_MODULE[base.__module__]
-    return next((kind for name, kind in KIND_OF_NAME.items() if re.search(name, type(layer).__name__)), OTHER)
+    classes = [base.__name__ for base in type(layer).__mro__]
+    return next((kind for kind, name in KIND_OF_NAME.items() if any(map(name.search, classes))), OTHER)
 
 
 def count_flops(layer: nn.Layer, inputs: Any, output: Any) -> int:
@@ -170,45 +166,32 @@ HEAD_NAME = re.compile(
 )
 NECK_NAME = re.compile(r"neck(\.|$)")
 NUMBERED = re.compile(r"(stages|layers|downsample_layers)\.(\d+)(\.|$)")
-STAGE_OF_STRIDE = {1: STEM, 2: STEM, 4: "stage 1", 8: "stage 2", 16: "stage 3", 32: "stage 4"}
+STAGE_OF_STRIDE = {4: "stage 1", 8: "stage 2", 16: "stage 3", 32: "stage 4"}
 
 
 def assign_stages(shapes: Mapping[str, tuple[int, ...]], image_size: tuple[int, int]) -> dict[str, str]:
     """Returns the stage of each layer.
 
-    Stages that have names (``stem``, ``stages.0`` to ``stages.3``, ``neck``, ``head``) go by them. Other networks are
-    cut into units (``blocks.3``), and a unit is of stage k if most of its outputs have stride ``2 ** (k + 1)``, of the
-    head if they have no positions.
+    Parts that have names (``stem``, ``stages.0`` to ``stages.3``, ``neck``, ``head``) go by them. In other networks
+    stage k begins with the first output of stride ``2 ** (k + 1)``.
 
     Args:
-        shapes: layer name -> shape of its output (``[N, C, H, W]``, or ``[N, L, C]`` of tokens), empty if unknown.
+        shapes: layer name -> shape of its output (``[N, C, H, W]``, or ``[N, L, C]`` of tokens), empty if unknown; in
+            the order of the calls.
         image_size: height and width of the images.
     """
-
-    def unit_of(name: str) -> str:
-        """Returns the beginning of a name up to its first number (``blocks.3``), or its first word."""
-        parts = name.split(".")
-        number = next((index for index, part in enumerate(parts) if part.isdigit()), 0)
-        return ".".join(parts[: number + 1])
-
     short_names = {name: name.removeprefix(f"{BACKBONE}.") for name in shapes}
+    present = set(short_names.values())
     # Numbers that are not those of four stages are of blocks.
     numbers: defaultdict[str, set[str]] = defaultdict(set)
-    strides: defaultdict[str, Counter[int]] = defaultdict(Counter)
+    for match in filter(None, map(NUMBERED.match, present)):
+        numbers[match[1]].add(match[2])
+    stages, reached = {}, STEM
     for name, short in short_names.items():
-        if match := NUMBERED.match(short):
-            numbers[match[1]].add(match[2])
-        shape = shapes[name]
+        shape, match = shapes[name], NUMBERED.match(short)
         positions = math.prod(shape[2:]) if len(shape) == 4 else shape[1] if len(shape) == 3 else 0
-        if positions > 0:
-            stride = 2 ** round(math.log2(math.prod(image_size) / positions) / 2)
-            if stride in STAGE_OF_STRIDE:
-                strides[unit_of(short)][stride] += 1
-    present = set(short_names.values())
-    stages = {}
-    for name, short in short_names.items():
-        match = NUMBERED.match(short)
-        counts = strides.get(unit_of(short))
+        stride = 2 ** round(math.log2(math.prod(image_size) / positions) / 2) if positions else 1
+        reached = max(reached, STAGE_OF_STRIDE.get(stride, STEM), key=STAGES.index)
         if STEM_NAME.match(short):
             stages[name] = STEM
         elif NECK_NAME.match(short):
@@ -217,34 +200,29 @@ def assign_stages(shapes: Mapping[str, tuple[int, ...]], image_size: tuple[int, 
             stages[name] = f"stage {int(match[2]) + 1}"
         elif HEAD_NAME.match(short):
             stages[name] = HEAD
-        elif short == BACKBONE or f"{short}.0" in present or not shapes[name]:
+        elif short == BACKBONE or f"{short}.0" in present or not shape:
             stages[name] = REST
-        elif counts is None:
-            stages[name] = HEAD
         else:
-            stages[name] = STAGE_OF_STRIDE[max(counts, key=lambda stride: (counts[stride], stride))]
+            stages[name] = reached
     return stages
 
 
-@dataclass(frozen=True)
-class Subject:
-    """A network to profile.
+class Subject(NamedTuple):
+    """A network to profile; it stays in evaluation mode.
 
     Attributes:
         name: for the report.
-        network: the layers that are looked at; put into evaluation mode while it is profiled.
-        forward: runs it on images ``[N, C, H, W]``.
+        network: takes images ``[N, C, H, W]``.
         image_shape: channels, height and width.
     """
 
     name: str
     network: nn.Layer
-    forward: Callable[[paddle.Tensor], Any]
     image_shape: tuple[int, int, int]
 
 
 def profile_networks(subjects: Sequence[Subject], repeats: int = 10) -> list[Profile]:
-    """Profiles networks on one random image each; leaves them as they were.
+    """Profiles networks on one random image each.
 
     Times are means over the faster half of the passes: what else the machine does makes passes slower, never faster.
 
@@ -255,7 +233,7 @@ def profile_networks(subjects: Sequence[Subject], repeats: int = 10) -> list[Pro
     Raises:
         UserError: a network does not take such images.
     """
-    counted = [count_network(subject) for subject in subjects]
+    profiles = [count_network(subject) for subject in subjects]
     # Of each network: seconds of each layer without its sublayers, and of whole passes without hooks.
     measured: list[list[dict[str, float]]] = [[] for _ in subjects]
     plain: list[list[float]] = [[] for _ in subjects]
@@ -263,20 +241,18 @@ def profile_networks(subjects: Sequence[Subject], repeats: int = 10) -> list[Pro
     for turn in range(1 + repeats):
         logger.info("pass %d of %d", turn + 1, 1 + repeats)
         for index, subject in enumerate(subjects):
-            with paddle.no_grad(), _evaluation_mode(subject.network):
+            with paddle.no_grad():
                 image = _noise(subject)
                 measured[index].append(_time_layers(subject, image))
                 start = time.perf_counter()
-                subject.forward(image)
+                subject.network(image)
                 plain[index].append(time.perf_counter() - start)
-    profiles = []
     half = (repeats + 1) // 2
-    for profile, seconds, passes in zip(counted, measured, plain, strict=True):
+    for profile, seconds, passes in zip(profiles, measured, plain, strict=True):
         fastest = sorted(seconds[1:], key=lambda each: sum(each.values()))[:half]
         means = {name: 1e3 * sum(each.get(name, 0.0) for each in fastest) / half for name in profile.layers["name"]}
-        layers = profile.layers.assign(milliseconds=profile.layers["name"].map(means))
-        forward = 1e3 * sum(sorted(passes[1:])[:half]) / half
-        profiles.append(replace(profile, layers=layers, forward_milliseconds=forward))
+        profile.layers["milliseconds"] = profile.layers["name"].map(means)
+        profile.forward_milliseconds = 1e3 * sum(sorted(passes[1:])[:half]) / half
     return profiles
 
 
@@ -288,21 +264,10 @@ def count_network(subject: Subject) -> Profile:
     """
     import pandas
 
-    with paddle.no_grad(), _evaluation_mode(subject.network):
+    subject.network.eval()
+    with paddle.no_grad():
         layers = pandas.DataFrame(_look(subject, _noise(subject)))
-    return Profile(subject.name, subject.image_shape, layers, 0.0)
-
-
-@contextlib.contextmanager
-def _evaluation_mode(network: nn.Layer) -> Iterator[None]:
-    """Switches to evaluation and back: each layer to its own mode, since parts may be frozen."""
-    modes = [(layer, layer.training) for layer in network.sublayers(include_self=True)]
-    network.eval()
-    try:
-        yield
-    finally:
-        for layer, mode in modes:
-            layer.training = mode
+    return Profile(subject.name, subject.image_shape, layers)
 
 
 @contextlib.contextmanager
@@ -357,13 +322,8 @@ def _look(subject: Subject, images: paddle.Tensor) -> list[LayerFigures]:
                 entry.activation_bytes += math.prod(tensor.shape) * tensor.element_size()
                 known[id(tensor)] = tensor
 
-    with _hooks(subject.network, lambda *_: None, after):
-        try:
-            subject.forward(images)
-        except (AssertionError, TypeError, ValueError, RuntimeError, IndexError) as error:
-            shape = " x ".join(map(str, subject.image_shape))
-            reason = next((line for line in reversed(str(error).splitlines()) if line.strip()), "no reason given")
-            raise UserError(f"{subject.name} does not take images of {shape}: {reason.strip()}") from error
+    with _hooks(subject.network, lambda *_: None, after), told_if_refused(subject.name, subject.image_shape):
+        subject.network(images)
     whole = layers.pop(NETWORK)
     whole.calls = 1
     found = called | {name: layer for name, layer in layers.items() if name not in called}
@@ -390,7 +350,7 @@ def _time_layers(subject: Subject, images: paddle.Tensor) -> dict[str, float]:
 
     with _hooks(subject.network, before, after):
         start = time.perf_counter()
-        subject.forward(images)
+        subject.network(images)
         seconds[NETWORK] = time.perf_counter() - start - open_calls[0][1]
     return seconds
 
@@ -493,6 +453,7 @@ LABELLED_SHARE = 0.07
 def draw_profiles(profiles: Sequence[Profile], path: Path) -> None:
     """Draws a PNG with one bar for each network in six panels: time, multiply-adds and activations, by stage and by
     kind."""
+    import pandas
     from matplotlib.figure import Figure
 
     def number(value: float) -> str:
@@ -503,30 +464,29 @@ def draw_profiles(profiles: Sequence[Profile], path: Path) -> None:
     sizes = sorted({profile.image_shape for profile in profiles})
     text = ", ".join(" x ".join(map(str, size)) for size in sizes)
     figure.suptitle(f"Where time, multiply-adds and activations go (images: {text})")
-    grid = figure.subplots(len(QUANTITIES), 2, squeeze=False)
-    places = range(len(profiles))
+    grid, names = figure.subplots(len(QUANTITIES), 2, squeeze=False), [profile.name for profile in profiles]
     for column, (grouping, (title, labels, colours)) in enumerate(GROUPINGS.items()):
-        groups = [profile.by(grouping) for profile in profiles]
+        sums = pandas.concat([profile.by(grouping) for profile in profiles], keys=range(len(profiles)))
         for axes, (quantity, field, scale) in zip(grid[:, column], QUANTITIES, strict=True):
-            widest = max(profile.total[field] / scale for profile in profiles) or 1.0
-            ends = np.zeros(len(profiles))
+            # A row for each network, a column for each label that one of them has.
+            table = sums[field].div(scale).unstack(fill_value=0.0)
+            table = table[[label for label in labels if label in table]]
+            ends = table.cumsum(axis=1)
+            widest = ends.to_numpy().max() or 1.0
             for label, colour in zip(labels, colours, strict=True):
-                if not any(label in group.index for group in groups):
+                if label not in table:
                     continue
-                widths = np.array([group[field].get(label, 0.0) / scale for group in groups])
-                bars = axes.barh(
-                    places, widths, left=ends, height=0.7, color=colour, edgecolor="white", linewidth=0.5, label=label
-                )
+                widths = table[label]
+                bars = axes.barh(table.index, widths, left=ends[label] - widths, height=0.7, color=colour,
+                                 edgecolor="white", linewidth=0.5, label=label)  # fmt: skip
                 texts = [number(width) if width / widest >= LABELLED_SHARE else "" for width in widths]
                 ink = "white" if colour in WHITE_LABELS else "black"
                 axes.bar_label(bars, texts, label_type="center", fontsize="small", color=ink)
-                ends += widths
-            axes.bar_label(bars, [number(end) for end in ends], padding=4, fontsize="small", fontweight="bold")
-            axes.set_yticks(places, [profile.name for profile in profiles])
+            axes.bar_label(bars, table.sum(axis=1).map(number), padding=4, fontsize="small", fontweight="bold")
+            axes.set_yticks(range(len(names)), names)
             axes.invert_yaxis()
-            axes.set_xlim(0, 1.12 * widest)
+            axes.set(xlim=(0, 1.12 * widest), axisbelow=True)
             axes.grid(axis="x", alpha=0.3)
-            axes.set_axisbelow(True)
             axes.spines[["top", "right"]].set_visible(False)
             axes.set_title(f"{quantity} by {title}", fontsize="medium")
             axes.tick_params(axis="y", labelleft=column == 0)

@@ -167,17 +167,18 @@ def read_latency(file: Path, folder: Path) -> dict[str, Any]:
     """
     content, found = read_mapping(file), {}
     try:
-        measured = content["detection"]
-        for export, row in measured["models"].items():
-            if Path(export).resolve().is_relative_to(folder.resolve()):
+        rows = [row for row in content["detection"]["rows"] if row["status"] == "measured"]
+        for row in rows:
+            if Path(row["model"]).resolve().is_relative_to(folder.resolve()):
                 if row["precision"] in found:
                     raise UserError(f"{file}: has two exports in {row['precision']} of {folder}; measure one of them")
-                found[row["precision"]] = {"median_ms": row["network"]["median_ms"], "machine": content["machine"],
-                                           "threads": measured["threads"], "ap": row["ap"]}  # fmt: skip
+                found[row["precision"]] = {"machine": content["machine"],
+                                           **{key: row[key] for key in ("median_ms", "threads", "ap")}}  # fmt: skip
     except (KeyError, TypeError, AttributeError) as error:
         raise UserError(f"{file}: not what tools/benchmark.py detection writes ({error!r})") from error
     if not found:
-        raise UserError(f"{file}: none of its exports lies in {folder}; it has {', '.join(measured['models'])}")
+        held = ", ".join(row["model"] for row in rows)
+        raise UserError(f"{file}: none of its exports lies in {folder}; it has {held}")
     return found
 
 
