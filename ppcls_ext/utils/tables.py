@@ -7,19 +7,22 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
+_RULES = {"l": "---", "r": "---:"}
 
-def markdown_table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
+
+def markdown_table(columns: Sequence[str], rows: Iterable[Sequence[object]], alignment: str | None = None) -> str:
     """Returns a Markdown table without a final newline.
 
     Args:
         columns: the heads of the columns.
         rows: the cells of each row, as many as there are columns; each is written as ``str`` gives it, ``None`` as
             an empty cell.
+        alignment: a letter for each column, ``l`` or ``r``; all to the left by default.
 
     Raises:
         ValueError: a row has another number of cells than there are columns.
     """
-    lines = [columns, ["---"] * len(columns)]
+    lines = [columns, [_RULES[letter] for letter in alignment or "l" * len(columns)]]
     lines += [["" if cell is None else str(cell) for cell in row] for row in rows]
     if any(len(line) != len(columns) for line in lines):
         raise ValueError(f"every row needs {len(columns)} cells: {', '.join(columns)}")
