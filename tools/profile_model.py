@@ -59,44 +59,47 @@ def main() -> None:
     arguments = parse_arguments()
     # Paddle reads it when it is loaded.
     os.environ["OMP_NUM_THREADS"] = str(arguments.threads)
-    from ppcls_ext.arch.registry import build_model
+    from ppcls_ext.arch.registry import build_model, checked_arguments
     from ppcls_ext.deploy.profile import Subject, markdown_page, profile_networks, write_report
     from ppcls_ext.engine.environment import prepare_environment
     from ppcls_ext.utils.config import is_detection_config
     from ppcls_ext.utils.log import set_up_logging
     from ppcls_ext.utils.outputs import Output, claim_outputs, inputs_of, record_outputs
 
-    prepare_environment("cpu", 0)
-    size = (arguments.size[0], arguments.size[-1]) if arguments.size else None
-    subjects: list[Subject] = []
-    reads: list[Path] = []
+    # Mistakes are told before anything is built.
     for name in arguments.model:
         try:
-            subjects.append(Subject(name, build_model(name), (3, *(size or (224, 224)))))
+            checked_arguments(name, {})
         except ValueError as error:
             raise UserError(str(error)) from error
+    configs: list[tuple[bool, Any]] = []
     for path in arguments.config:
-        config: Any
-        if is_detection_config(path):
-            from detection.configuration import load_config as load_detector
+        detects = is_detection_config(path)
+        if detects:
+            from detection.configuration import load_config
+        else:
+            from classification.config import load_config
+        configs.append((detects, load_config(path, arguments.override)))
+    if arguments.output:
+        outputs = [Output("--output", arguments.output.with_suffix(suffix)) for suffix in PAGE_SUFFIXES]
+        reads = [path for _, config in configs for path in inputs_of(config.document)[0]]
+        claim_outputs(outputs, reads, overwrite=arguments.overwrite)
+    set_up_logging()
+    prepare_environment("cpu", 0)
+    size = (arguments.size[0], arguments.size[-1]) if arguments.size else None
+    subjects = [Subject(name, build_model(name), (3, *(size or (224, 224)))) for name in arguments.model]
+    for detects, config in configs:
+        if detects:
             from detection.counting import IMAGE_SIZE, raw_network
             from detection.toolkit import build_model as build_detector
 
-            config = load_detector(path, arguments.override)
             network = raw_network(build_detector(config, pretrained=False))
             subjects.append(Subject(config.path.stem, network, (3, *(size or (IMAGE_SIZE, IMAGE_SIZE)))))
         else:
             from classification.build import build_network
-            from classification.config import load_config
 
-            config = load_config(path, arguments.override)
             shape = (config.run.image_shape[0], *(size or config.run.image_shape[1:]))
             subjects.append(Subject(config.document.path.stem, build_network(config), shape))
-        reads += inputs_of(config.document)[0]
-    if arguments.output:
-        outputs = [Output("--output", arguments.output.with_suffix(suffix)) for suffix in PAGE_SUFFIXES]
-        claim_outputs(outputs, reads, overwrite=arguments.overwrite)
-    set_up_logging()
     profiles = profile_networks(subjects, arguments.repeats)
     page = markdown_page(profiles)
     print(f"\n{page}")
