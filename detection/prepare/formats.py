@@ -266,7 +266,10 @@ def _yolo_parts(
                 continue
             if place is None:
                 raise UserError(f"{file}: {part}: {entry} is neither a folder nor a list of images below {source}")
-            found.setdefault(part, set()).update(_images_of(place, source, images))
+            members = _images_of(place, source, images)
+            if not members and part != "test":
+                raise UserError(f"{file}: {part}: {entry} names no image below {source}")
+            found.setdefault(part, set()).update(members)
     if found and found.get("train") == found.get("val"):
         reason = "training and validation are the same images, so they are split anew here"
         ledger.note("one_part", shown_path(file, source), reason)
@@ -286,12 +289,15 @@ def _images_of(place: Path, source: Path, images: Sequence[Path]) -> set[Path]:
     """Returns the images in a folder, or those that a text file lists."""
     if place.is_dir():
         return {image for image in images if place in image.parents}
-    image_of = Named(images, lambda image: [image.relative_to(source).as_posix()])
-    here = place.parent.relative_to(source).as_posix()
+    root = source.resolve()
+    image_of = Named(images, lambda image: [(root / image.relative_to(source)).as_posix()])
+    # From the list's folder or the source on, else from a folder above: `set/images/0.png` where the source is `set`.
+    near, above = ((root / place.relative_to(source)).parent, root), root.parents
     found: set[Path] = set()
     for line in filter(None, map(str.strip, read_text(place).split("\n"))):
-        stated = (f"{folder}/{name}" for name in meanings(line) for folder in (here, "."))
-        found.update(image_of.find(*map(posixpath.normpath, stated)))
+        names = meanings(line)
+        stated = (f"{folder}/{name}" for folders in (near, above) for name in names for folder in folders)
+        found.update(next(filter(None, map(image_of.find, map(posixpath.normpath, stated))), []))
     return found
 
 

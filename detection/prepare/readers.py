@@ -109,11 +109,12 @@ def read_xml(path: Path) -> Element:
     text = decode_text(data, str(path), declared and declared[1].decode("ascii")).lstrip()
     if not text:
         raise AnnotationError("the file is empty")
+    # Parsers are strict about the declaration, which says nothing that a text still needs.
+    text = re.sub(r"^<\?xml.*?\?>", "", text, count=1, flags=re.DOTALL)
     # Both can pull in other files or grow to gigabytes of text.
     if re.search("<!(DOCTYPE|ENTITY)", text):
         raise AnnotationError("it declares a document type or an entity, which annotations do not need")
     try:
-        # Of a text, what it declares as its encoding is left alone.
         return fromstring(text)
     except ParseError as error:
         raise AnnotationError(f"line {error.position[0]}: {ErrorString(error.code)}") from error
@@ -172,15 +173,17 @@ def _text(element: Element | None, tag: str) -> str:
     return "" if child is None or child.text is None else child.text.strip()
 
 
-def _block(element: Element) -> Any:
+def _block(element: Element, deepest: int = 64) -> Any:
     """Returns a block as nested dictionaries; numbers become numbers; tags that repeat become lists."""
+    if deepest == 0:
+        raise AnnotationError("its block <sonar> is nested too deep")
     if len(element) == 0:
         text = (element.text or "").strip()
         value = number_of(text)
         return text if value is None else int(value) if value.is_integer() and text.lstrip("+-").isdigit() else value
     result: dict[str, list[Any]] = {}
     for child in element:
-        result.setdefault(child.tag, []).append(_block(child))
+        result.setdefault(child.tag, []).append(_block(child, deepest - 1))
     return {tag: values if len(values) > 1 else values[0] for tag, values in result.items()}
 
 

@@ -253,6 +253,7 @@ class _Inputs:
 
     def __init__(self, reads: Sequence[str | os.PathLike[str]], searched: Sequence[str | os.PathLike[str]]) -> None:
         # Whoever reads what is missing says so.
+        reads = [read for read in reads if os.path.exists(read)]
         self.read, self.searched = _numbers(reads), _numbers(searched)
         # There may be a hundred thousand pictures in one folder.
         folders = {os.path.dirname(os.path.abspath(read)): read for read in reads}

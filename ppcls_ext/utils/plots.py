@@ -128,7 +128,7 @@ def draw_run_comparison(
         rows: label -> the records of its runs (seeds), which have one colour.
     """
     panels: list[Panel] = []
-    for name in reversed(metrics):
+    for name in metrics:
         by_epoch: list[Line] = []
         by_time: list[Line] = []
         for (row, runs), colour in zip(rows.items(), _many_colours(len(rows)), strict=True):

@@ -24,7 +24,7 @@ logger = logging.getLogger(__name__)
 # What --encoding states; in the environment, so that the processes that a command starts know it too.
 VARIABLE = "PPCLS_EXT_TEXT_ENCODING"
 # People and programs name the smaller encoding and write the larger one.
-LARGER = {"gb2312": "gb18030", "gbk": "gb18030", "euc_kr": "cp949", "shift_jis": "cp932"}
+LARGER = {"utf-8-sig": "utf-8", "gb2312": "gb18030", "gbk": "gb18030", "euc_kr": "cp949", "shift_jis": "cp932"}
 WESTERN = frozenset({"ascii", "iso8859-1", "cp1252"})
 # Of two bytes for a character, which may be UTF-8 by chance; a text in an encoding of single bytes never is.
 EAST_ASIAN = frozenset({"gb18030", "big5", "big5hkscs", "cp950", "cp949", "johab", "cp932", "euc_jp"})

@@ -112,6 +112,10 @@ def test_no_tool_replaces_what_is_read_or_a_persons_own(project: Path, tool: str
     assert content_of(project) == before
 
 
+def test_a_missing_input_is_left_to_its_reader(project: Path) -> None:
+    claim_outputs([Output("--output", project / "export", "export")], [project / "export" / "missing.pdparams"])
+
+
 def test_the_same_command_runs_again_until_a_person_edits_the_result(tmp_path: Path) -> None:
     run = write_run(tmp_path / "one", [(0.1, 0.2)])
     command = (tmp_path, "compare_runs.py", run, "--output", "runs.png")

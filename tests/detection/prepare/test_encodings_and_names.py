@@ -44,7 +44,7 @@ def test_xml_in_every_encoding_that_tells_itself_or_is_chinese(tmp_path, caplog)
     ways = [
         (DECLARED.format("gb2312"), "gbk"), (DECLARED.format("utf-8"), "gb18030"), ("", "gbk"), ("", "utf-8-sig"),
         (DECLARED.format("gb2312"), "utf-8"), (DECLARED.format("utf-16"), "utf-16"), ("\n", "utf-8"),
-        (DECLARED.format("big5"), "utf-8"),
+        (DECLARED.format("big5"), "utf-8"), ("<?xml version=1.0?>", "utf-8"),
     ]  # fmt: skip
     names = ["海参", "海胆"]
     source = annotated(tmp_path / "raw", names, ways)

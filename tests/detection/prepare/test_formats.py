@@ -70,6 +70,7 @@ LINES = {
     [
         {"path": "../datasets/x", "train": "images/train", "val": "images/val", "names": NAMES},
         {"path": "/somewhere/else", "train": "lists/train.txt", "val": "lists/val.txt", "names": NAMES},
+        {"train": "../raw, 2024/train.txt", "val": "val.txt", "names": NAMES},
         None,
     ],
 )
@@ -82,6 +83,9 @@ def test_yolo(tmp_path: Path, description: dict[str, Any] | None) -> None:
     for part in ("train", "val"):
         names = [f"./{name}.png" for name in LINES if f"/{part}/" in name]
         (source / "lists" / f"{part}.txt").write_text("\n".join(names))
+        # As seen from the folder above, and from beside the source.
+        above = {"train": source.name, "val": f"../{source.name}"}[part]
+        (source / f"{part}.txt").write_text("\n".join(f"{above}/{name}" for name in names))
     if description is None:
         (source / "classes.txt").write_text("\n".join(NAMES))
     else:
@@ -126,6 +130,9 @@ def test_mistakes_in_yolo_are_one_line(tmp_path: Path) -> None:
     (source / "data.yaml").write_text("names: [A, '-', a_]")
     assert error_of(source).endswith("data.yaml: 'A' and 'a_' are the same name")
     assert "--from yolo and --annotations exclude" in error_of(source, "--from", "yolo", "--annotations", "x.json")
+    source = write_yolo(tmp_path / "two", LINES, {"train": "a.txt", "val": "images/val", "names": NAMES})
+    (source / "a.txt").write_text("pictures/a.png\n")
+    assert error_of(source).endswith(f"data.yaml: train: a.txt names no image below {source}")
     pixels = {f"images/{name}": "0 32 24 32 24" for name in "ab"}
     source = write_yolo(tmp_path / "three", pixels, {"train": "images", "val": "images", "names": NAMES})
     assert "2 of 2 boxes hold numbers above 1" in error_of(source)

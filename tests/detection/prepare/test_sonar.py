@@ -134,6 +134,7 @@ BAD_XML = {
     "empty": ("", "the file is empty"),
     "entities": (BOMB, "declares a document type or an entity"),
     "no annotation": ("<folder/>", "its root is <folder>, not <annotation>"),
+    "deep": (f"<annotation><sonar>{'<a>' * 5000}{'</a>' * 5000}</sonar></annotation>", "is nested too deep"),
 }
 
 

@@ -123,6 +123,10 @@ def test_a_stated_encoding_wins_unless_utf8_is_beyond_doubt(caplog):
     assert "may be UTF-8, too, and was read as gb18030" in caplog.text
     assert decode_text("海参".encode(), "a.txt") == "海参"
     assert "is not gb18030 and was read as UTF-8" in caplog.text
+    # A mark is no other encoding.
+    caplog.clear()
+    state_encoding("utf-8-sig")
+    assert decode_text("海参".encode(), "b/a.txt") == "海参" and not caplog.records
     # Words of single bytes are no UTF-8 by chance.
     state_encoding("cp1252")
     assert decode_text("café".encode(), "a.txt") == "café"
