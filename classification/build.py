@@ -6,6 +6,7 @@ import dataclasses
 import itertools
 import logging
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -343,6 +344,14 @@ def check_image_shape(config: Config, model: paddle.nn.Layer, spec: NetworkSpec 
         # Paddle computes on with maps of no position, and gives numbers.
         small = f"they are too small, its last stage needs {coarsest} px; a smaller {spec.key}.stem_stride needs fewer"
         raise UserError(config.document.problem(spec.shape_key, f"{problem}: {small}"))
+    # Layers whose result holds no number; Paddle computes on with it, to zeros or to NaN.
+    empty: list[str] = []
+
+    def note(place: str, _layer: paddle.nn.Layer, _inputs: Any, output: Any) -> None:
+        if isinstance(output, paddle.Tensor) and 0 in output.shape:
+            empty.append(place)
+
+    hooks = [layer.register_forward_post_hook(partial(note, place)) for place, layer in model.named_sublayers()]
     model.eval()
     try:
         with paddle.no_grad():
@@ -358,6 +367,11 @@ def check_image_shape(config: Config, model: paddle.nn.Layer, spec: NetworkSpec 
         raise UserError(config.document.problem(spec.shape_key, problem)) from error
     finally:
         model.train()
+        for hook in hooks:
+            hook.remove()
+    if empty:
+        small = f"they are too small, {empty[0]} leaves nothing of them"
+        raise UserError(config.document.problem(spec.shape_key, f"{problem}: {small}"))
     if outputs != [1, class_num]:
         message = f"{name} gives outputs of shape {outputs} for one image, expected [1, {class_num}]"
         raise UserError(config.document.problem(f"{spec.key}.class_num", message))

@@ -114,10 +114,16 @@ class OnnxTeacher(nn.Layer):
 
     def _input_size(self, stated: int | None, size: list[int]) -> list[int]:
         """Returns height and width that the file takes: ``Distillation.image_size``, its own or the student's."""
+        inputs = self._session.get_inputs()
+        shape = list(inputs[0].shape) if inputs else []
+        # Not left to the trial: one with open sides takes images of either layout, and computes nonsense from one.
+        if len(shape) != 4 or shape[1] != 3:
+            found = f"{inputs[0].name} {shape}" if inputs else "nothing"
+            hint = "; export it with channels first" if shape[3:] == [3] else ""
+            raise self._refuse("onnx", f"{self.settings.onnx} must take images [N, 3, H, W]; it takes {found}{hint}")
         if stated is not None:
             return [stated, stated]
-        own = [*self._session.get_inputs()[0].shape, None, None, None, None][2:4]
-        return [side if isinstance(side, int) else student for side, student in zip(own, size, strict=True)]
+        return [side if isinstance(side, int) else student for side, student in zip(shape[2:], size, strict=True)]
 
     def _check_outputs(self, config: Config, outputs: list[np.ndarray]) -> None:
         for name, output in zip(self._names[self._with_logits :], outputs[self._with_logits :], strict=True):

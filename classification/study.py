@@ -351,8 +351,10 @@ def train_runs(runs: Sequence[Run], script: Path, jobs: int = 1) -> list[tuple[R
 
         def train(run: Run) -> str | None:
             place = places.get()
-            reason = _train(run, script, place, is_stopping, at_once)
-            places.put(place)
+            try:
+                reason = _train(run, script, place, is_stopping, at_once)
+            finally:  # the next one waits for it
+                places.put(place)
             if reason is not None:
                 logger.warning("%s failed: %s", run.label, reason)
             return reason
@@ -395,21 +397,26 @@ def _train(
                                    env=environment, start_new_session=True)  # fmt: skip
         logger.info("%s: %s", run.label, f"continued after epoch {told}" if told else "started")
         is_over = False
-        while not is_over:
-            time.sleep(POLL_SECONDS)
-            is_over = process.poll() is not None
-            if at_once.is_set():
+        try:
+            while not is_over:
+                time.sleep(POLL_SECONDS)
+                is_over = process.poll() is not None
+                if at_once.is_set():
+                    process.kill()
+                elif is_stopping() and not is_told_to_stop:
+                    is_told_to_stop = True
+                    process.send_signal(signal.SIGTERM)
+                history = read_history(run.folder)
+                for record in history[told:]:
+                    metrics, train = evaluation_of(record), record["train"]
+                    top1 = f"  top-1 {100 * metrics['top1']:.2f} %" if "top1" in metrics else ""
+                    logger.info("%s: epoch %d/%d  loss %.3f%s  (%.0f s)", run.label, record["epoch"],
+                                run.config.run.epochs, train["loss"], top1, train["seconds"])  # fmt: skip
+                told = max(told, len(history))
+        finally:  # nobody would watch it after an error here
+            if process.poll() is None:
                 process.kill()
-            elif is_stopping() and not is_told_to_stop:
-                is_told_to_stop = True
-                process.send_signal(signal.SIGTERM)
-            history = read_history(run.folder)
-            for record in history[told:]:
-                metrics, train = evaluation_of(record), record["train"]
-                top1 = f"  top-1 {100 * metrics['top1']:.2f} %" if "top1" in metrics else ""
-                logger.info("%s: epoch %d/%d  loss %.3f%s  (%.0f s)", run.label, record["epoch"],
-                            run.config.run.epochs, train["loss"], top1, train["seconds"])  # fmt: skip
-            told = max(told, len(history))
+                process.wait()
     if process.returncode == 0 and run.report is not None:
         logger.info("%s: finished", run.label)
         return None

@@ -6,6 +6,7 @@ Each combination of network, runtime, precision, threads and batch size has a pr
 
 from __future__ import annotations
 
+import collections
 import contextlib
 import functools
 import hashlib
@@ -152,6 +153,11 @@ def find_rows(request: BenchmarkRequest, detector_exporter: Exporter | None = No
         check_names("precision", request.precisions, [*PRECISIONS, INT8])
     rows: list[Row] = []
     networks = [find_network(name, request.size, detector_exporter) for name in dict.fromkeys(request.models)]
+    # Two configurations may have one name; then the page shows their paths.
+    owners = collections.Counter(name for name, _ in {(row["model"], row["architecture"]) for row, _ in networks})
+    for network, _ in networks:
+        if owners[network["model"]] > 1:
+            network["model"] = network["architecture"]
     if request.deployed:
         for network, origin in networks:
             if not isinstance(origin, DetectionDescription):
@@ -192,7 +198,7 @@ def _find_export(network: Row, origin: Any, backend: str, precision: str, cache:
         if callable(origin):
             # Two configurations may have one name.
             place = f"{zlib.crc32(os.fsencode(network['architecture'])):08x}"
-            folder = cache / f"{network['model']}_{network['size']}_{place}" / f"{form}_{precision}"
+            folder = cache / f"{Path(network['model']).stem}_{network['size']}_{place}" / f"{form}_{precision}"
             counts = _cached_export(network, origin, form, precision, folder, cache)
             description = read_description(folder)
         artefact, _ = choose(description, backend, precision)

@@ -11,7 +11,7 @@ import logging
 import math
 import re
 import time
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -166,32 +166,45 @@ HEAD_NAME = re.compile(
 )
 NECK_NAME = re.compile(r"neck(\.|$)")
 NUMBERED = re.compile(r"(stages|layers|downsample_layers)\.(\d+)(\.|$)")
-STAGE_OF_STRIDE = {4: "stage 1", 8: "stage 2", 16: "stage 3", 32: "stage 4"}
+STAGE_OF_STRIDE = {1: STEM, 2: STEM, 4: "stage 1", 8: "stage 2", 16: "stage 3", 32: "stage 4"}
 
 
 def assign_stages(shapes: Mapping[str, tuple[int, ...]], image_size: tuple[int, int]) -> dict[str, str]:
     """Returns the stage of each layer.
 
-    Parts that have names (``stem``, ``stages.0`` to ``stages.3``, ``neck``, ``head``) go by them. In other networks
-    stage k begins with the first output of stride ``2 ** (k + 1)``.
+    Stages that have names (``stem``, ``stages.0`` to ``stages.3``, ``neck``, ``head``) go by them. Other networks are
+    cut into units (``blocks.3``), and a unit is of stage k if most of its outputs have stride ``2 ** (k + 1)``, of the
+    head if they have no positions.
 
     Args:
-        shapes: layer name -> shape of its output (``[N, C, H, W]``, or ``[N, L, C]`` of tokens), empty if unknown; in
-            the order of the calls.
+        shapes: layer name -> shape of its output (``[N, C, H, W]``, or ``[N, L, C]`` of tokens), empty if unknown.
         image_size: height and width of the images.
     """
+
+    def unit_of(name: str) -> str:
+        """Returns the beginning of a name up to its first number (``blocks.3``), or its first word."""
+        parts = name.split(".")
+        number = next((index for index, part in enumerate(parts) if part.isdigit()), 0)
+        return ".".join(parts[: number + 1])
+
     short_names = {name: name.removeprefix(f"{BACKBONE}.") for name in shapes}
-    present = set(short_names.values())
     # Numbers that are not those of four stages are of blocks.
     numbers: defaultdict[str, set[str]] = defaultdict(set)
-    for match in filter(None, map(NUMBERED.match, present)):
-        numbers[match[1]].add(match[2])
-    stages, reached = {}, STEM
+    strides: defaultdict[str, Counter[int]] = defaultdict(Counter)
     for name, short in short_names.items():
-        shape, match = shapes[name], NUMBERED.match(short)
+        if match := NUMBERED.match(short):
+            numbers[match[1]].add(match[2])
+        shape = shapes[name]
         positions = math.prod(shape[2:]) if len(shape) == 4 else shape[1] if len(shape) == 3 else 0
-        stride = 2 ** round(math.log2(math.prod(image_size) / positions) / 2) if positions else 1
-        reached = max(reached, STAGE_OF_STRIDE.get(stride, STEM), key=STAGES.index)
+        if positions > 0:
+            stride = 2 ** round(math.log2(math.prod(image_size) / positions) / 2)
+            if stride in STAGE_OF_STRIDE:
+                strides[unit_of(short)][stride] += 1
+    present = set(short_names.values())
+    stages = {}
+    for name, short in short_names.items():
+        match = NUMBERED.match(short)
+        counts = strides.get(unit_of(short))
         if STEM_NAME.match(short):
             stages[name] = STEM
         elif NECK_NAME.match(short):
@@ -200,10 +213,12 @@ def assign_stages(shapes: Mapping[str, tuple[int, ...]], image_size: tuple[int, 
             stages[name] = f"stage {int(match[2]) + 1}"
         elif HEAD_NAME.match(short):
             stages[name] = HEAD
-        elif short == BACKBONE or f"{short}.0" in present or not shape:
+        elif short == BACKBONE or f"{short}.0" in present or not shapes[name]:
             stages[name] = REST
+        elif counts is None:
+            stages[name] = HEAD
         else:
-            stages[name] = reached
+            stages[name] = STAGE_OF_STRIDE[max(counts, key=lambda stride: (counts[stride], stride))]
     return stages
 
 

@@ -17,16 +17,17 @@ import os
 import re
 import secrets
 import socket
+import threading
 import time
 import urllib.parse
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import CancelledError, ThreadPoolExecutor
 from pathlib import PurePosixPath
 from typing import Any, NoReturn
 
 import flask
 import numpy as np
 from PIL import Image
-from werkzeug.exceptions import ClientDisconnected, HTTPException
+from werkzeug.exceptions import ClientDisconnected, HTTPException, ServiceUnavailable
 from werkzeug.serving import BaseWSGIServer, WSGIRequestHandler, make_server
 
 import ppcls_ext
@@ -48,6 +49,8 @@ LARGEST_MEGAPIXELS = 170
 PREVIEW_SIDE, LOSSLESS_PIXELS = 1280, 256 * 256
 # Headers and boundaries of a form around the picture.
 FORM_OVERHEAD = 16_384
+# Pictures in memory at a time, seconds that a request waits for a place, and seconds of grace when the server stops.
+MOST_AT_A_TIME, WAIT_SECONDS, STOP_SECONDS = 8, 20.0, 10.0
 HEADERS = {
     "X-Content-Type-Options": "nosniff", "X-Frame-Options": "DENY", "Referrer-Policy": "no-referrer",
     "Cross-Origin-Resource-Policy": "same-origin", "Cache-Control": "no-store",
@@ -72,6 +75,7 @@ class OneThread:
     def __init__(self, predictor: Predictor | DetectionPredictor) -> None:
         self.predictor = predictor
         self.executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="network")
+        self.closed = False
         try:
             self([np.zeros([96, 128, 3], np.uint8)])
         except BaseException:
@@ -79,7 +83,8 @@ class OneThread:
             raise
 
     def __call__(self, images: list[Any], **options: Any) -> tuple[list[Any], float]:
-        """Returns what the predictor does and its seconds, without the wait for other calls."""
+        """Returns what the predictor does and its seconds, without the wait for other calls; RuntimeError or
+        CancelledError once it is closed."""
         return self.executor.submit(self._timed, images, **options).result()
 
     def _timed(self, images: list[Any], **options: Any) -> tuple[list[Any], float]:
@@ -90,6 +95,7 @@ class OneThread:
         return self
 
     def __exit__(self, *reason: object) -> None:
+        self.closed = True
         self.executor.shutdown(wait=True, cancel_futures=True)
 
 
@@ -123,9 +129,11 @@ def create_app(
     predictor = model.predictor
     detects = isinstance(predictor, DetectionPredictor)
     page = importlib.resources.files("ppcls_ext.deploy").joinpath("serve.html").read_text(encoding="utf-8")
+    places = threading.BoundedSemaphore(MOST_AT_A_TIME)
     most_bytes, most_pixels = round(megabytes * 1e6), round(megapixels * 1e6)
 
     app = flask.Flask(__name__, static_folder=None)
+    app.extensions["places"] = places
     app.config["MAX_CONTENT_LENGTH"] = most_bytes + FORM_OVERHEAD
     app.config["MAX_FORM_PARTS"] = 16
     # Not Flask's TRUSTED_HOSTS, which cannot hold an IPv6 address.
@@ -162,13 +170,15 @@ def create_app(
 
     @app.errorhandler(Exception)
     def unforeseen(error: Exception) -> tuple[dict[str, Any], int]:
-        text = "an error of this program; see its terminal"
-        if isinstance(error, UserError):
+        status, text = 500, "an error of this program; see its terminal"
+        if model.closed and isinstance(error, RuntimeError | CancelledError):
+            status, text = 503, "the server is stopping"
+        elif isinstance(error, UserError):
             logger.error("%s", error)
             text = f"the model cannot be used: {error}"
         else:
             logger.error("a request ended in an error of this program", exc_info=error)
-        return {"error": text, "status": 500}, 500
+        return {"error": text, "status": status}, status
 
     def too_large(size: int) -> str:
         return f"the picture has {size / 1e6:.1f} MB; at most {megabytes:g} MB are taken"
@@ -216,6 +226,15 @@ def create_app(
         options, preview = read_parameters(flask.request.args.to_dict(), detects)
         if options.get("threshold") == RECOMMENDED and predictor.thresholds is None:
             flask.abort(400, "this model has no recommended thresholds; threshold must be a number from 0 to 1")
+        if not places.acquire(timeout=WAIT_SECONDS):
+            raise ServiceUnavailable("too many pictures at a time; try again", retry_after=2)
+
+        @flask.after_this_request
+        def give_back(response: flask.Response) -> flask.Response:
+            # Only once it has been sent, so that a server that stops waits for it.
+            response.call_on_close(places.release)
+            return response
+
         data, name = read_picture()
         if len(data) > most_bytes:
             flask.abort(413, too_large(len(data)))
@@ -349,7 +368,10 @@ def listen(app: flask.Flask, host: str, port: int) -> BaseWSGIServer:
 
 
 def run_until_interrupted(server: BaseWSGIServer) -> None:
-    """Answers requests until Ctrl-C."""
+    """Answers requests until Ctrl-C; pictures that came before are answered before it returns."""
     with contextlib.suppress(KeyboardInterrupt):
         server.serve_forever(poll_interval=0.2)
     server.server_close()
+    deadline = time.monotonic() + STOP_SECONDS
+    for _ in range(MOST_AT_A_TIME):
+        server.app.extensions["places"].acquire(timeout=max(0.0, deadline - time.monotonic()))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import re
 from pathlib import Path
@@ -14,8 +13,8 @@ from ppcls_ext.utils.errors import ConfigError, UserError, suggestion
 from ppcls_ext.utils.texts import TextError, read_text
 
 _UNKNOWN = re.compile(r"unknown (?:argument|key) '([^']+)'")
-# What reading raises: also of a text that does not fit its tag (``!!bool perhaps``), and of an anchor inside itself.
-YAML_ERRORS = (yaml.YAMLError, AttributeError, LookupError, ValueError, RecursionError)
+# What reading raises: ValueError and OverflowError are of characters that do not exist (``"\UFFFFFFFF"``).
+YAML_ERRORS = (yaml.YAMLError, ValueError, OverflowError, RecursionError)
 _KEY = re.compile(r"[^.\[\]]+(?:\.[^.\[\]]+|\[\d+\])*")
 _KEY_PART = re.compile(r"([^.\[\]]+)|\[(\d+)\]")
 # Words of YAML that are no text, whatever stands at their key so far.
@@ -24,6 +23,14 @@ _TRUTH = ("true", "false")
 
 class ConfigLoader(yaml.SafeLoader):
     """YAML 1.1 in which ``4e-3`` is a number."""
+
+    def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
+        """Returns what a node means; of a text that does not fit its tag (``!!bool perhaps``) it says so."""
+        try:
+            return super().construct_object(node, deep)
+        except (ValueError, LookupError, AttributeError) as error:
+            problem = f"'{node.value}' does not fit its tag !!{node.tag.rpartition(':')[2]}"
+            raise yaml.constructor.ConstructorError(None, None, problem, node.start_mark) from error
 
 
 ConfigLoader.add_implicit_resolver(
@@ -104,6 +111,8 @@ def load_config_file(path: str | Path, loader: type[ConfigLoader] = ConfigLoader
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 1
         raise UserError(f"{path}:{line}: is not valid YAML: {error.problem}") from error
+    except RecursionError as error:
+        raise UserError(f"{path}: an anchor stands inside itself, or it is nested too deeply") from error
     except YAML_ERRORS as error:
         raise UserError(f"{path}: is not valid YAML: {' '.join(str(error).split())}") from error
     return Document(path, data, lines)
@@ -184,7 +193,8 @@ def apply_override(document: Document, change: str) -> None:
     where a text stands so far or where it is no YAML; the schema then goes by the type of the key, where it knows that.
 
     Raises:
-        UserError: there is no ``=``, the list entry does not exist, or the key goes below a scalar.
+        UserError: there is no ``=``, the list entry does not exist, the key goes below a scalar, or what begins like a
+            list or mapping is none and no text stands there so far.
     """
     key, separator, text = change.partition("=")
     key = key.strip()
@@ -192,8 +202,11 @@ def apply_override(document: Document, change: str) -> None:
     if not separator or not _KEY.fullmatch(key):
         raise UserError(f"-o {change}: must have the form KEY.SUB=VALUE, such as Global.epochs=10")
     value: Any = text
-    with contextlib.suppress(ValueError):
+    is_broken = False
+    try:
         value = parse_value(text)
+    except ValueError:
+        is_broken = text.startswith(("[", "{"))
     holder: Any = document.data
     dotted = ""
     for part in parts[:-1]:
@@ -204,6 +217,9 @@ def apply_override(document: Document, change: str) -> None:
         holder = holder[place]
     place, dotted = _place(holder, parts[-1], dotted, change)
     before = holder.get(place) if isinstance(holder, dict) else holder[place]
+    if is_broken and not isinstance(before, str):
+        # The toolkit's keys have no schema that would tell later that a text does not belong there.
+        raise UserError(f"-o {change}: '{text}' is not a YAML value; if a text is meant, put it in double quotes")
     is_text = isinstance(before, str) and not isinstance(value, dict | list)
     if is_text and not is_empty(text) and text.lower() not in _TRUTH:
         value = parse_text(text)

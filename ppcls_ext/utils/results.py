@@ -175,7 +175,8 @@ def read_latency(file: Path, folder: Path) -> dict[str, Any]:
                 found[row["precision"]] = {"machine": content["machine"],
                                            **{key: row[key] for key in ("median_ms", "threads", "ap")}}  # fmt: skip
     except (KeyError, TypeError, AttributeError) as error:
-        raise UserError(f"{file}: not what tools/benchmark.py detection writes ({error!r})") from error
+        told = f"not what tools/benchmark.py detection writes ({error!r}); an older version may have: measure again"
+        raise UserError(f"{file}: {told}") from error
     if not found:
         held = ", ".join(row["model"] for row in rows)
         raise UserError(f"{file}: none of its exports lies in {folder}; it has {held}")

@@ -364,12 +364,18 @@ def _shapes_of(model_name: str, class_num: int) -> Shapes:
 def _advice(report: LoadReport, weights: Mapping[str, np.ndarray], origin: str) -> str:
     """Returns the differences between a file and a model with what to say on the command line."""
     differences = report.differences()
-    if set(report.different) == {"norm.weight", "norm.bias", "head.weight", "head.bias"} == set(report.missing):
+    if _holds_features_alone(report):
         return f"{differences}. The file holds the features alone, as after pretraining without labels: say --drop-head"
     if report.outside(CLASSIFIER).complete:
+        if report.missing:
+            return f"{differences}. Only the classifier is missing: --drop-head writes the weights without one"
         return f"{differences}. Only the classifier differs: say --class-num, or --drop-head to leave it out"
     meant = _meant(weights, origin)
     return meant or f"{differences}. The file is incomplete, altered, of another model, or not what --from says"
+
+
+def _holds_features_alone(report: LoadReport) -> bool:
+    return set(report.different) == {"norm.weight", "norm.bias", "head.weight", "head.bias"} == set(report.missing)
 
 
 def _meant(weights: Mapping[str, np.ndarray], origin: str) -> str | None:
@@ -380,8 +386,10 @@ def _meant(weights: Mapping[str, np.ndarray], origin: str) -> str | None:
             renamed = layout.to_ours(weights, "").weights
             for model in _models_of(layout):
                 shapes = _shapes_of(model, 1000)
-                if compare("", shapes, layout.arranged(renamed, shapes)).outside(CLASSIFIER).complete:
+                report = compare("", shapes, layout.arranged(renamed, shapes))
+                if (alone := _holds_features_alone(report)) or report.outside(CLASSIFIER).complete:
+                    options = f"--model {model}{' --drop-head' if alone else ''}"
                     if name == origin:
-                        return f"this is {model}: choose --model {model}"
-                    return f"These are the names of {layout.title}: say --from {name} --model {model}"
+                        return f"this is {model}: choose {options}"
+                    return f"These are the names of {layout.title}: say --from {name} {options}"
     return None

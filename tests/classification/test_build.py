@@ -82,6 +82,7 @@ def test_class_names_that_differ_are_told_by_the_first_difference():
     [
         (None, {"Arch__in_channels": 1}, r": its first convolution takes 1 channels, not 3$"),
         ("ViT_small_patch16_224", {}, r": Input image size \(32\*32\) doesn't match model \(224\*224\)\.$"),
+        ("GoogLeNet", {}, r": they are too small, \S+ leaves nothing of them$"),
         ("VGG11", {}, "$"),
         (
             None, {"Arch__stem_stride": 4, "Global__image_shape": [3, 28, 28]},

@@ -186,6 +186,16 @@ def onnx_teacher(tmp_path_factory: pytest.TempPathFactory) -> Path:
     model = onnx.load(str(folder / "teacher.onnx"))
     model.graph.input[0].type.tensor_type.shape.dim[0].dim_value = 1
     onnx.save(model, str(folder / "fixed.onnx"))
+    # One that takes colours last, of any size, and one that takes no image at all.
+    model = onnx.load(str(folder / "teacher.onnx"))
+    pixels = onnx.helper.make_tensor_value_info("pixels", onnx.TensorProto.FLOAT, ["n", "h", "w", 3])
+    model.graph.input[0].CopyFrom(pixels)
+    model.graph.node.insert(0, onnx.helper.make_node("Transpose", ["pixels"], ["images"], perm=[0, 3, 1, 2]))
+    onnx.save(model, str(folder / "last.onnx"))
+    model = onnx.load(str(folder / "teacher.onnx"))
+    model.graph.input.pop()
+    model.graph.initializer.append(onnx.numpy_helper.from_array(np.zeros((1, 3, 64, 64), np.float32), "images"))
+    onnx.save(model, str(folder / "closed.onnx"))
     return folder / "teacher.onnx"
 
 
@@ -208,6 +218,11 @@ def test_any_onnx_file_teaches(onnx_teacher, frames, tmp_path):
         ({"image_size": 32}, "cannot compute three images of 32 x 32: "),
         ({"teacher": {"onnx": str(onnx_teacher.with_name("apart.onnx"))}}, "apart.onnx cannot be opened: "),
         ({"teacher": {"onnx": str(onnx_teacher.with_name("fixed.onnx"))}}, "fixed.onnx cannot compute three images of"),
+        (
+            {"teacher": {"onnx": str(onnx_teacher.with_name("last.onnx"))}},
+            "last.onnx must take images [N, 3, H, W]; it takes pixels ['n', 'h', 'w', 3]; export it with",
+        ),
+        ({"teacher": {"onnx": str(onnx_teacher.with_name("closed.onnx"))}}, "it takes nothing"),
         ({"weight": 0.5}, "Distillation.teacher.logits: is missing"),
     ):
         with pytest.raises(UserError) as error:

@@ -35,6 +35,10 @@ if plan == "fail":
     sys.exit("error: no such data" + chr(10) + "error: and more")
 if plan == "die":
     os.kill(os.getpid(), signal.SIGKILL)
+if plan == "garble":
+    (folder / "process.txt").write_text(str(os.getpid()))
+    (folder / "log.jsonl").write_text(json.dumps({"kind": "epoch"}) + chr(10))
+    time.sleep(60)
 if plan in ("wait", "hang"):
     def leave(number, frame):
         (folder / "saved.txt").write_text(signal.Signals(number).name)
@@ -152,6 +156,15 @@ def test_a_second_ctrl_c_ends_at_once_what_does_not_leave(tmp_path: Path, ctrl_c
     ):
         train_runs(runs, script(tmp_path, plain="hang"))
     assert len(started(tmp_path)) == 1
+
+
+def test_an_error_of_the_study_itself_ends_it_and_what_it_trains(tmp_path: Path) -> None:
+    (run, *_) = runs = runs_in(tmp_path)
+    # The next run must not wait for ever for the place of the first.
+    with pytest.raises(KeyError, match="train"):
+        train_runs(runs, script(tmp_path, plain="garble"))
+    with pytest.raises(ProcessLookupError):
+        os.kill(int((run.folder / "process.txt").read_text()), 0)
 
 
 def test_what_outlived_a_killed_study_is_waited_for_not_trained_twice(

@@ -253,3 +253,5 @@ def test_a_run_of_a_detector_is_recorded_with_its_latency(tmp_path: Path) -> Non
     assert content["parameters"] > 1e6 and content["multiply_adds"] > 1e6
     write_json(tmp_path / "ms.json", {"machine": "Some CPU", "detection": {"rows": rows[:1]}})
     assert "none of its exports lies in run; it has elsewhere" in refusal(tmp_path, *command)
+    write_json(tmp_path / "ms.json", {"machine": "Some CPU", "detection": {"exports": rows}})
+    assert "an older version may have: measure again" in refusal(tmp_path, *command)

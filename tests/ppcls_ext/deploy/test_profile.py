@@ -28,6 +28,7 @@ from ppcls_ext.deploy.profile import (
     Profile,
     Subject,
     assign_stages,
+    count_network,
     markdown_page,
     profile_networks,
 )
@@ -152,8 +153,16 @@ def test_names_of_stages_go_first(expected):
     assert assign_stages(shapes, (64, 64)) == expected
 
 
-def test_stages_without_names_begin_with_their_stride():
-    shapes = {"conv1": (1, 8, 32, 32), "blocks.0.a": (1, 8, 16, 16), "blocks.1.pooled": (1, 8, 1, 1),
-              "blocks.1.b": (1, 8, 8, 8), "blocks.7": (1, 4, 8), "fc": (1, 10)}  # fmt: skip
-    expected = ["stem", "stage 1", "stage 1", "stage 2", "stage 4", "head"]
-    assert list(assign_stages(shapes, (64, 64)).values()) == expected
+def test_blocks_without_names_of_stages_go_by_the_stride_of_most_of_their_outputs():
+    shapes = {"conv1": (1, 8, 16, 16), "blocks.0.a": (1, 8, 8, 8), "blocks.1.pooled": (1, 8, 1, 1),
+              "blocks.1.squeezed": (1, 8), "blocks.1.a": (1, 8, 4, 4), "blocks.1.b": (1, 8, 4, 4),
+              "blocks.7": (1, 1, 8), "out": (1, 10)}  # fmt: skip
+    expected = ["stem", "stage 1", *["stage 2"] * 4, "stage 4", "head"]
+    assert list(assign_stages(shapes, (32, 32)).values()) == expected
+
+
+@pytest.mark.parametrize(("name", "size"), [("EfficientNetB0", 64), ("MobileNetV3_small_x0_35", 32)])
+def test_networks_of_paddleclas_have_all_stages_and_their_classifier_is_the_head(name, size):
+    profile = count_network(subject_of(build_model(name, class_num=10), size))
+    assert {"stem", "stage 1", "stage 2", "stage 3", "stage 4", "head"} <= set(profile.by("stage").index)
+    assert profile.layers[profile.layers.output_shape.map(lambda shape: shape == (1, 10))].stage.unique() == ["head"]

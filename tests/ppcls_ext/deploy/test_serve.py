@@ -227,7 +227,27 @@ def test_the_network_runs_in_one_thread_for_one_asker_at_a_time():
     assert len(predictor.backend.threads) == 1
 
 
-def test_a_model_that_does_not_fit_is_never_opened():
+def test_too_many_pictures_at_a_time(monkeypatch):
+    monkeypatch.setattr(serve, "WAIT_SECONDS", 0.05)
+    with OneThread(watched()) as model:
+        client = client_of(model)
+        places = client.application.extensions["places"]
+        for _ in range(serve.MOST_AT_A_TIME):
+            places.acquire()
+        answer = client.post("/predict", data=picture(RED))
+        refused(answer, 503, "try again")
+        assert answer.headers["Retry-After"] == "2"
+        places.release()
+        # A place is given back after answers and refusals alike.
+        for data in (picture(RED), b"words", picture(RED)):
+            assert client.post("/predict", data=data).status_code in (200, 415)
+
+
+def test_a_closed_model_answers_nobody_and_one_that_does_not_fit_is_never_opened(caplog):
+    with OneThread(watched()) as model:
+        client = client_of(model)
+    refused(client.post("/predict", data=picture(RED)), 503, "the server is stopping")
+    assert "error of this program" not in caplog.text
     with pytest.raises(UserError, match="the model takes"):
         OneThread(watched(16))
 

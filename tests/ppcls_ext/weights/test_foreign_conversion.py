@@ -135,6 +135,8 @@ def test_self_supervised_pretraining_without_a_classifier(tmp_path):
     ours_file = tmp_path / "ours.pdparams"
     with pytest.raises(UserError, match=r"4 missing in the file: norm\.weight.*features alone.*--drop-head"):
         convert_weights(tmp_path / "fcmae.pt", ours_file, MODELS[2], "facebook")
+    with pytest.raises(UserError, match=f"say --from facebook --model {MODELS[2]} --drop-head"):
+        convert_weights(tmp_path / "fcmae.pt", ours_file, MODELS[2], "timm")
     conversion = convert_weights(tmp_path / "fcmae.pt", ours_file, MODELS[2], "facebook", drop_head=True)
     assert conversion.fresh == ["norm.weight", "norm.bias"]
     assert sorted(conversion.dropped) == sorted(list(given)[:4])
@@ -166,6 +168,8 @@ def without(weights, *names):
         ("facebook", lambda w: without(w, "norm.bias"), MODELS[1], "facebook", "missing in the file: norm.bias. The"),
         ("facebook", lambda w: {**w, "pre.weight": w["norm.bias"]}, MODELS[1], "facebook", "1 of 84 names are unknown"),
         ("facebook", lambda w: {**w, "head.bias": w["head.bias"][:3]}, MODELS[1], "facebook", "say --class-num"),
+        ("facebook", lambda w: without(w, "head.weight", "head.bias"), MODELS[1], "facebook",
+         "Only the classifier is missing: --drop-head"),
         ("facebook", lambda w: {**w, "norm.bias": np.zeros(24, np.int32)}, MODELS[1], "facebook", "is of type int32"),
         ("facebook", lambda w: {**w, "encoder.stages.0.0.dwconv.bias": w["stages.0.0.dwconv.bias"]}, MODELS[1],
          "facebook", "holds stages.0.blocks.0.depthwise.bias twice"),
