@@ -14,7 +14,7 @@ from PIL import Image
 from classification.build import UnavailableDataError, evaluation_label_order, open_dataset
 from classification.config import Config
 from classification.data.datasets import ImageDataset, ImageNetDataset, relabel_hint
-from classification.data.geometry import RandCropImage, RandomCropImage
+from classification.data.geometry import Pad, RandCropImage, RandomCropImage
 from classification.prepare import choose_evenly
 from ppcls_ext.check.duplicates import find_exact_duplicates, find_near_duplicates, groups_of_copies
 from ppcls_ext.check.findings import (
@@ -179,8 +179,8 @@ def check_config_data(config: Config, limit: int = 0, threads: int = 1) -> Class
         }
         settle_range(datasets, depth.statement_in(config.document.data), found)
         scan = scan_images(datasets, chosen, threads)
-        wanted = {part: wanted_size(sections[part].operators, config.run.image_shape) for part in datasets}
-        find_image_faults(scan, found, wanted)
+        sizes = {part: wanted_sizes(sections[part].operators, config.run.image_shape) for part in datasets}
+        find_image_faults(scan, found, sizes)
         groups = groups_of_copies(scan)
         for pictures in groups:
             if len(set(map(classes.label_of, pictures))) > 1:
@@ -235,13 +235,20 @@ def find_label_faults(classes: Classes, found: Findings) -> None:
     find_rare_classes(names, classes.counts["Train"], classes.counts.get("Eval"), ("image", "images"), found)
 
 
-def wanted_size(operators: Sequence[object], image_shape: Sequence[int]) -> tuple[int, int]:
-    """Returns width and height to which operators bring images; those of ``image_shape``, ``[C, H, W]``, where none
-    changes them."""
+def wanted_sizes(operators: Sequence[object], image_shape: Sequence[int]) -> tuple[tuple[int, int], tuple[int, int]]:
+    """Returns width and height to which operators bring images, and those that an image must have for their crops.
+
+    The first are those of ``image_shape``, ``[C, H, W]``, where no operator changes them; the second are 0 where
+    something before the crop may have enlarged the image.
+    """
     width, height = image_shape[2], image_shape[1]
+    least, may_have_grown = (0, 0), False
     for operator in operators:
         if isinstance(operator, CropImage | RandomCropImage | RandCropImage):
             width, height = operator.width, operator.height
         elif isinstance(operator, ResizeImage) and operator.size is not None:
             width, height = operator.size
-    return width, height
+        may_have_grown = may_have_grown or isinstance(operator, RandCropImage | ResizeImage | Pad)
+        if isinstance(operator, CropImage | RandomCropImage) and not may_have_grown:
+            least = max(least[0], width), max(least[1], height)
+    return (width, height), least

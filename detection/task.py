@@ -352,15 +352,16 @@ class DetectionTask(Task):
         classes = state.get("class_names") or []
         before = {
             **state["architecture"], "use_ema": bool(state.get("average")),
-            "OptimizerBuilder.optimizer.type": state["optimizer_name"], "class_names": classes,
+            "OptimizerBuilder.optimizer.type": state["optimizer_name"],
         }  # fmt: skip
         now = {
             **architecture_of(self.config), "use_ema": self.ema is not None,
             "OptimizerBuilder.optimizer.type": type(self.optimizer).__name__,
-            # An output means the same class, in whatever spelling. Older checkpoints say less.
-            "class_names": spelled_as(self.class_names, classes) if self.class_names and classes else classes,
         }  # fmt: skip
         changes = [f"{key} {before[key]} -> {now[key]}" for key in now if key in before and before[key] != now[key]]
+        # An output must mean the same class, in whatever spelling. Older checkpoints say less.
+        pairs = enumerate(zip(classes, spelled_as(self.class_names or [], classes), strict=False))
+        changes += [f"class {number} {theirs!r} -> {ours!r}" for number, (theirs, ours) in pairs if theirs != ours][:1]
         if changes:
             words = f"is of another run ({'; '.join(changes)}), not of {path}"
             raise UserError(f"{where}: {words}; its weights can be used as pretrain_weights")

@@ -18,7 +18,7 @@ import numpy as np
 
 from detection.annotations import CLASS_SETS, Frame, Ledger, class_order, clean_frame, folded
 from detection.geometry import OVERHANG, UNSAID, BoxReading, place_boxes
-from detection.prepare.formats import FORMATS, change_classes, find_format, read_format
+from detection.prepare.formats import FORMATS, LOOK, change_classes, find_format, read_format
 from detection.prepare.projection import Projection, project_frames
 from detection.prepare.readers import find_file, read_coco_folder, read_voc_folder, voc_lists
 from detection.prepare.split import (
@@ -37,6 +37,7 @@ from ppcls_ext.utils.errors import UserError
 from ppcls_ext.utils.image_files import files_in
 from ppcls_ext.utils.machine import available_cores
 from ppcls_ext.utils.outputs import Output, claim_outputs
+from ppcls_ext.utils.texts import belong_together
 
 logger = logging.getLogger(__name__)
 DEFAULT_FRACTION = 0.2
@@ -137,6 +138,7 @@ def prepare_source(kind: str, options: Options) -> dict[str, Any]:
     """
     options.check()
     source, ledger = options.source, Ledger()
+    belong_together(files_in(source, set(LOOK)))
     reading, names, unlabelled = options.reading, [], []
     form = "coco" if options.annotations else _form_of(kind, source, options.form)
     if kind == "import":

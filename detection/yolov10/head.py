@@ -29,7 +29,7 @@ from detection.yolov10.loss import (
     normalisers,
     objects_of,
 )
-from detection.yolov10.network import ConvNorm, depthwise, uniform_weights
+from detection.yolov10.network import ConvNorm, YOLOv10Backbone, YOLOv10Neck, depthwise, uniform_weights
 from detection.yolov10.scales import STRIDES
 from ppcls_ext.utils.errors import suggestion
 from ppcls_ext.utils.signature import Limits
@@ -274,9 +274,17 @@ class YOLOv10(BaseArch):
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any], *arguments: Any, **options: Any) -> dict[str, nn.Layer]:
-        """Builds the three parts; each is told what the one before it gives."""
+        """Builds the three parts; each is told what the one before it gives.
+
+        Raises:
+            ValueError: backbone and neck are of different scales.
+        """
         backbone = create(config["backbone"])
         neck = create(config["neck"], input_shape=backbone.out_shape)
+        # B and L are equally wide: their channels alone would fit.
+        both_scaled = isinstance(backbone, YOLOv10Backbone) and isinstance(neck, YOLOv10Neck)
+        if both_scaled and neck.scale not in (None, backbone.scale):
+            raise ValueError(f"YOLOv10Neck.scale: is {neck.scale}, but that of the backbone is {backbone.scale}")
         head = create(config["yolo_head"], input_shape=neck.out_shape)
         return {"backbone": backbone, "neck": neck, "yolo_head": head}
 

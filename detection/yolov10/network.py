@@ -288,6 +288,7 @@ class YOLOv10Backbone(nn.Layer):
     def __init__(self, scale: str | None = None) -> None:
         super().__init__()
         row = find_scale(scale, type(self).__name__)
+        self.scale = scale
         p1, p2, p3, p4, p5 = row.channels()
         repeats = [scaled_repeats(number, row.depth) for number in BASE_REPEATS]
         self.channels = [p3, p4, p5]
@@ -380,6 +381,7 @@ class YOLOv10Neck(nn.Layer):
             if plain := [place for place in large_kernel if place not in cib]:
                 words = f"{plain[0]} has no compact inverted block: it is not in cib"
                 raise ValueError(f"YOLOv10Neck.large_kernel: {words}")
+        self.scale = scale
         repeats = scaled_repeats(NECK_REPEATS, depth)
         c3, c4, c5 = in_channels
         self.channels = list(in_channels)

@@ -71,13 +71,18 @@ def find_near_duplicates(
     pairs = near_pairs(np.array([difference_hash(look) for look in looks], np.uint64))
     related = np.unique(pairs)
     threshold = ALIKE_AMONG_RELATIVES if len(related) > MANY_RELATIVES * len(pictures) else ALIKE
-    patterns = np.array([looks[number] for number in related], np.float32).reshape(len(related), LOOK_SIDE**2)
-    patterns -= patterns.mean(axis=1, keepdims=True)
-    patterns /= np.maximum(np.linalg.norm(patterns, axis=1, keepdims=True), 1e-9)
+    patterns = np.array([looks[number] for number in related], np.uint8).reshape(len(related), LOOK_SIDE**2)
+
+    def normalised(rows: np.ndarray) -> np.ndarray:
+        # Of a chunk at a time: all of ImageNet's as float32 would be 5 GB.
+        values = patterns[rows].astype(np.float32)
+        values -= values.mean(axis=1, keepdims=True)
+        return values / np.maximum(np.linalg.norm(values, axis=1, keepdims=True), 1e-9)
+
     alike = np.zeros(len(pairs))
     for start in range(0, len(pairs), CHUNK):
         one, other = np.searchsorted(related, pairs[start : start + CHUNK]).T
-        alike[start : start + CHUNK] = (patterns[one] * patterns[other]).sum(axis=1)
+        alike[start : start + CHUNK] = (normalised(one) * normalised(other)).sum(axis=1)
     # Each image beside its nearest relative in each set: the nearest comes last and stays.
     order = np.argsort(alike, kind="stable")[(alike < threshold).sum() :]
     nearest = {(copy, pictures[original].part): original for original, copy in pairs[order].tolist()}

@@ -159,6 +159,7 @@ UNOPENED_KINDS = {
 IMAGE_KINDS = {
     "missing_image": Kind(ERROR, "whose file does not exist"),
     "corrupt_image": Kind(ERROR, "that cannot be read"),
+    "smaller_than_crop": Kind(ERROR, "too small for the crop: put a ResizeImage or a Pad before it"),
     "black_image": Kind(WARNING, "all black"),
     "constant_image": Kind(WARNING, "of a single colour"),
     **{

@@ -223,23 +223,28 @@ def settle_range(datasets: Mapping[str, PictureSet], statement: depth.Statement,
         each.value_range = value_range
 
 
-def find_image_faults(scan: Scan, found: Findings, wanted: Mapping[str, tuple[int, int]] | None = None) -> None:
+def find_image_faults(
+    scan: Scan, found: Findings, wanted: Mapping[str, tuple[tuple[int, int], tuple[int, int]]] | None = None
+) -> None:
     """Finds images that are unreadable, empty of content, too small, of odd shape, or stored in an unusual form.
 
     Args:
         scan, found: what reading told; takes the faults (``IMAGE_KINDS``).
-        wanted: for each set width and height to which its operators bring images; those that they enlarge far are
-            found. Left out: any size will do.
+        wanted: for each set width and height to which its operators bring images, and those that an image must have
+            for their crops; images are found that they enlarge far, and those too small. Left out: any size will do.
     """
     for kind, picture, note in scan.faults:
         found.add(kind, picture, note=note)
     for part in scan.records:
         readable, sizes = scan.readable(part), scan.sizes(part)
-        width, height = (wanted or {}).get(part, (0, 0))
-        enlarged = (np.array([width, height]) / sizes).max(axis=1)
+        size, least = (wanted or {}).get(part, ((0, 0), (0, 0)))
+        lacking = (np.array(least) / sizes).max(axis=1)
+        # What is too small for a crop is not enlarged: nothing comes of it.
+        enlarged = np.where(lacking > 1, 0, (np.array(size) / sizes).max(axis=1))
         aspects = sizes.max(axis=1) / sizes.min(axis=1)
         for kind, values, most, words in (
-            (f"small_image_{PART_WORDS[part]}", enlarged, MUCH_ENLARGED, f", enlarged to {width}x{height}"),
+            ("smaller_than_crop", lacking, 1.0, ", cropped to {}x{}".format(*least)),
+            (f"small_image_{PART_WORDS[part]}", enlarged, MUCH_ENLARGED, ", enlarged to {}x{}".format(*size)),
             ("extreme_aspect", aspects, EXTREME_ASPECT, ""),
         ):
             rows = np.flatnonzero(values > most)

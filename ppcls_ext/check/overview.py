@@ -13,7 +13,19 @@ from ppcls_ext.check.findings import PART_WORDS, Entry, Picture, Severity
 from ppcls_ext.check.images import Scan
 from ppcls_ext.check.report import DataCheck
 from ppcls_ext.preprocess.decode import ImageError
-from ppcls_ext.utils.drawing import DESK, INK, PADDING, SUBTLE, UNKNOWN, WRONG, Card, Colour, draw_sheet, shortened
+from ppcls_ext.utils.drawing import (
+    DESK,
+    INK,
+    PADDING,
+    SUBTLE,
+    UNKNOWN,
+    WRONG,
+    Card,
+    Colour,
+    draw_sheet,
+    fitted,
+    shortened,
+)
 from ppcls_ext.utils.fonts import font_of, prepare_figure, write
 
 WIDTH = 1600
@@ -21,6 +33,8 @@ COLOURS = {Severity.ERROR: WRONG, Severity.WARNING: (196, 120, 14), Severity.INF
 MOST_FINDINGS = 10
 # Pictures of a finding: one row.
 COLUMNS, SIDE = 9, 146
+# Longest side of a picture of a card, that of detectors' samples: photographs in their own size would fill the memory.
+LARGEST_SIDE = 288
 Draw = Callable[[Picture, Entry], np.ndarray]
 
 
@@ -72,10 +86,14 @@ def _section(
 
 
 def card_of(scan: Scan, picture: Picture, caption: str, draw: Callable[[Picture], np.ndarray]) -> Card:
-    """Returns an image with its file name and a caption; an empty square and the cause if it cannot be read."""
+    """Returns an image of at most :data:`LARGEST_SIDE` with its file name and a caption; an empty square and the cause
+    if it cannot be read."""
     name = PurePath(scan.name_of(picture)).name
     try:
-        return Card(draw(picture), f"{name}  {caption}")
+        image = draw(picture)
+        if max(image.shape[:2]) > LARGEST_SIDE:
+            image = np.asarray(fitted(image, LARGEST_SIDE, LARGEST_SIDE))
+        return Card(image, f"{name}  {caption}")
     except ImageError as error:
         return Card(np.full((SIDE, SIDE, 3), DESK, np.uint8), f"{name}: {error.cause}")
 

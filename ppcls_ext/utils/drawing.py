@@ -237,7 +237,7 @@ def draw_card(card: Card) -> Image.Image:
     """Draws one picture in its own size (tiny ones enlarged, huge ones reduced) with its predictions below."""
     smallest, largest = SINGLE_SIDES
     height, width = (min(largest, max(smallest, side)) for side in card.image.shape[:2])
-    picture = _fitted(card.image, width, height)
+    picture = fitted(card.image, width, height)
     return _card(card, picture, max(picture.width, smallest))
 
 
@@ -255,7 +255,7 @@ def draw_sheet(
         raise ValueError("cards: need at least one")
     drawn = []
     for card in cards:
-        picture, square = _fitted(card.image, side, side), Image.new("RGB", (side, side), DESK)
+        picture, square = fitted(card.image, side, side), Image.new("RGB", (side, side), DESK)
         square.paste(picture, ((side - picture.width) // 2, (side - picture.height) // 2))
         drawn.append(_card(card, square, side))
     return contact_sheet(drawn, columns or math.ceil(math.sqrt(1.6 * len(drawn))), title)
@@ -317,7 +317,7 @@ def _card(card: Card, picture: Image.Image, width: int) -> Image.Image:
     return result
 
 
-def _fitted(image: np.ndarray, width: int, height: int) -> Image.Image:
+def fitted(image: np.ndarray, width: int, height: int) -> Image.Image:
     """Scales a picture to fit into ``width`` x ``height``, its sides' ratio kept."""
     picture = Image.fromarray(np.ascontiguousarray(image))
     factor = min(width / picture.width, height / picture.height)

@@ -15,6 +15,8 @@ import logging
 import os
 import re
 import unicodedata
+from collections.abc import Callable, Collection
+from functools import cache
 from pathlib import Path
 
 from ppcls_ext.utils.errors import UserError
@@ -34,6 +36,8 @@ THREE_BYTES = re.compile("[^\0-\u07ff]")
 
 # Folders of texts, and what was guessed of their encoding: each is said once.
 _said: set[tuple[str, str]] = set()
+# Folder -> what the texts tell that belong together with those in it.
+_sets: dict[str, Callable[[], bool | None]] = {}
 
 
 class TextError(UserError):
@@ -81,7 +85,7 @@ def decode_text(data: bytes, name: str, declared: str | None = None) -> str:
     UTF-8 that no other encoding gives by chance comes before what is stated or declared, and this is said: characters
     of three bytes, or anything where an encoding of single bytes is stated. Short Chinese may be UTF-8 by chance
     (``虾`` in GBK is ``Ϻ``): there a stated encoding wins, a declared one unless UTF-8 gives words, and else Chinese
-    where UTF-8 gives letters of rare use.
+    where UTF-8 gives letters of rare use. What may be either follows its set (:func:`belong_together`).
 
     Args:
         data, name: the text, and its file, for messages.
@@ -139,16 +143,46 @@ def _decode(data: bytes, name: str, declared: str | None) -> str:
         if codec:
             _note_guess(name, f"is not {claimed} and was read as UTF-8")
             return as_utf8
-        verdict, fault = False if stated or sense == "words" else is_chinese(data), "makes no sense as UTF-8"
-        if verdict is False:
+        if stated or sense == "words":
+            return as_utf8
+        verdict, fault = is_chinese(data), "makes no sense as UTF-8"
+        among_chinese = _is_among_chinese(name)
+        if among_chinese is False and (verdict is False or sense == "lone"):
+            if verdict is not False:
+                _note_guess(name, "was read as UTF-8, but may be Chinese (gb18030)")
             return as_utf8
         if sense == "lone":
-            _note_guess(name, "was read as UTF-8, but may be Chinese (gb18030)")
-            return as_utf8
-    if not verdict:
+            verdict, fault = verdict is not False and among_chinese, "is among Chinese texts"
+    if not (verdict or (verdict is None and _is_among_chinese(name))):
         raise _unknown_encoding(data, name, declared, verdict is None)
     _note_guess(name, f"{fault} and was read as gb18030 (Chinese)")
     return data.decode("gb18030")
+
+
+def belong_together(files: Collection[Path]) -> None:
+    """Takes texts as those of one set, before any is read, so that no class gets two names: if those that are no UTF-8
+    are Chinese, looked at together, so are those that may be something else; if that is unclear, these are refused."""
+    _sets.update(dict.fromkeys(map(os.path.dirname, files), cache(lambda: _are_chinese(files))))
+
+
+def _is_among_chinese(name: str) -> bool | None:
+    """Tells whether a text belongs to a set that is Chinese; ``None`` where this is unclear."""
+    return _sets.get(os.path.dirname(name), lambda: False)()
+
+
+def _are_chinese(files: Collection[Path]) -> bool | None:
+    lines: set[bytes] = set()
+    for file in files:
+        data = b""
+        # Whoever reads it says what is wrong with it.
+        with contextlib.suppress(OSError):
+            data = file.read_bytes()
+        if data.isascii() or json.detect_encoding(data) != "utf-8":
+            continue
+        as_utf8 = _decoded(data, "utf-8")
+        if (as_utf8 is None or _sense(as_utf8) == "odd") and is_chinese(data) is not False:
+            lines.update(line for line in data.splitlines() if not line.isascii())
+    return (is_chinese(b"\n".join(lines)) or None) if lines else False
 
 
 def _decoded(data: bytes, encoding: str) -> str | None:

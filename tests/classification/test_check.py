@@ -172,6 +172,21 @@ def test_faults_of_images(tmp_path: Path, train: Path, evaluation: Path) -> None
     assert notes(result, "extreme_aspect") == ["300x40"] and notes(result, "misnamed") == ["a BMP picture named .png"]
 
 
+def test_images_too_small_for_a_crop(tmp_path: Path, train: Path, evaluation: Path) -> None:
+    """Where nothing enlarges them first, training would stop at them."""
+    write_picture(train / "class_0" / "tiny.png", smooth_picture(901, 10, 20))
+    config, key = folder_config(tmp_path, train, evaluation), "DataLoader.Train.dataset.transform_ops"
+    for name in ("CropImage", "RandomCropImage"):
+        result = check(config, f"{key}=[{{DecodeImage: {{}}}}, {{{name}: {{size: 32}}}}]")
+        assert kinds(result) == {"smaller_than_crop": "error"}
+        assert names(result, "smaller_than_crop") == [("class_0/tiny.png",)]
+        assert notes(result, "smaller_than_crop") == ["10x20, cropped to 32x32"]
+        assert finding(result, "smaller_than_crop").summary.startswith("1 training image too small for the crop: ")
+    for first in ("Pad: {padding: 11}", "ResizeImage: {resize_short: 32}"):
+        result = check(config, f"{key}=[{{DecodeImage: {{}}}}, {{{first}}}, {{CropImage: {{size: 32}}}}]")
+        assert kinds(result) == {"small_image_training": "warning"}
+
+
 def test_pictures_of_an_archive_are_called_by_their_place(tmp_path: Path) -> None:
     archive = str(cifar_archive(tmp_path / "cifar.tar.gz"))
     dataset = {"name": "Cifar100", "data_file": archive, "mode": "train"}

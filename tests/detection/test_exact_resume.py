@@ -111,7 +111,7 @@ def test_resume_refuses_weights_alone_and_a_run_is_not_begun_twice(
     checkpoint = read_checkpoint(checkpoints / "epoch_0001")
     checkpoint.state["class_names"] = ["ball", "cube", "tyre"]
     others = write_checkpoint(tmp_path / "others", checkpoint, keep=1, best=False)
-    with pytest.raises(UserError, match=r"\(class_names \['ball', 'cube', 'tyre'\] -> \['cube', 'ball', 'tyre'\]\)"):
+    with pytest.raises(UserError, match=r"is of another run \(class 0 'ball' -> 'cube'\), not of "):
         train_config(config, str(others))
     with pytest.raises(UserError, match="already holds a run .*--resume auto"):
         train_config(load_config(whole[0].parents[1] / "run.yml"))

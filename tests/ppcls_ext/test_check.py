@@ -1,12 +1,15 @@
-"""What the data checks of both tasks share: pairs of alike hashes."""
+"""What the data checks of both tasks share: pairs of alike hashes, pictures of an overview."""
 
 from __future__ import annotations
 
 import cv2
 import numpy as np
+import pytest
 
 from ppcls_ext.check.duplicates import LARGEST_DISTANCE, count_bits, difference_hash, near_pairs
-from ppcls_ext.check.images import reduced_grey
+from ppcls_ext.check.findings import Picture
+from ppcls_ext.check.images import Scan, reduced_grey
+from ppcls_ext.check.overview import card_of
 
 
 def test_exactly_the_pairs_within_the_distance_are_found() -> None:
@@ -44,3 +47,16 @@ def test_faint_frames_of_one_channel_are_told_apart() -> None:
     again[:, :, :, 0] += generator.integers(0, 2, again.shape[:3], dtype=np.uint8)
     hashes = np.array([difference_hash(reduced_grey(frame)) for frame in (*frames, *again)], dtype=np.uint64)
     assert near_pairs(hashes).tolist() == [[number, number + 20] for number in range(20)]
+
+
+@pytest.mark.parametrize(("size", "shown"), [((3000, 4000), (216, 288)), ((288, 200), (288, 200)), ((5, 8), (5, 8))])
+def test_photographs_are_reduced_and_small_pictures_kept(size: tuple[int, int], shown: tuple[int, int]) -> None:
+    class Photographs:
+        value_range = None
+
+        def name_of(self, index: int) -> str:
+            return f"{index}.png"
+
+    scan, image = Scan({"Train": Photographs()}, {}), np.zeros((*size, 3), np.uint8)
+    card = card_of(scan, Picture("Train", 0), "", lambda picture: image)
+    assert card.image.shape == (*shown, 3)

@@ -40,6 +40,9 @@ def write(folder: Path, network: str, *changes: tuple[str, str]) -> Path:
     (OWN, ("scale: N", "scale: N\nwidth_mult: 0.75"), "width_mult", "width_mult: must not be given, "),
     (OWN, ("scale: N", "scale: N\nYOLOv10Neck:\n  scale: S"), "scale: S",
      "YOLOv10Neck.scale: S takes [128, 256, 512] channels, the backbone gives [64, 128, 256]; with another backbone"),
+    # As wide as each other, but not as deep.
+    (OWN, ("scale: N", "scale: L\nYOLOv10Neck:\n  scale: B"), "scale: B",
+     "YOLOv10Neck.scale: is B, but that of the backbone is L"),
     (OTHER, ("  depth_mult: 0.67\n", ""), "YOLOv10Neck", "YOLOv10Neck.depth_mult: is missing"),
     (OTHER, ("[F4, N4, N5]", "[f4]"), "cib",
      "YOLOv10Neck.cib: must be a list, each entry one of F4, N4, N5 or null, got ['f4']"),

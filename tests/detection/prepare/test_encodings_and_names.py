@@ -58,6 +58,22 @@ def test_xml_in_every_encoding_that_tells_itself_or_is_chinese(tmp_path, caplog)
     assert len([record for record in caplog.records if "was read as gb18030" in record.message]) == 2
 
 
+def test_short_chinese_follows_its_folder_and_is_never_mixed(tmp_path):
+    # One class a file, the unclear ones first and in a folder of their own.
+    names = ["蟹", "锚", "螺", "球", "渔网", "轮子", "海胆", "海星", "扇贝", "海参"]
+    for number, name in enumerate(names):
+        folder = tmp_path / "raw" / ("a" if number < 6 else "b")
+        write_image(folder / f"{number}.png", seed=number)
+        write_voc(folder / f"{number}.xml", corners(name, 5, 6, 25, 36))
+        (folder / f"{number}.xml").write_bytes((folder / f"{number}.xml").read_text("utf-8").encode("gbk"))
+    assert sorted(prepared("import", tmp_path / "raw").report["classes"]) == sorted(names)
+    # What tells nothing of itself and is no UTF-8 leaves the rest unclear.
+    source = annotated(tmp_path / "unclear", ["蟹"], [("", "gbk")])
+    annotated(source / "b", ["苹"], [("", "gbk")])
+    with pytest.raises(UserError, match=r"\.xml: line \d .*--encoding"):
+        prepared("import", source)
+
+
 def test_korean_is_refused_until_it_is_stated(tmp_path):
     source = annotated(tmp_path / "raw", ["해삼", "불가사리"], [("", "cp949"), (DECLARED.format("utf-8"), "cp949")])
     with pytest.raises(UserError, match=r"0\.xml: line \d .*tried: UTF-8, gb18030.*--encoding"):
