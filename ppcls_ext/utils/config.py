@@ -48,6 +48,7 @@ class Document:
         lines: ``"path:line"`` of each dotted key, e.g. ``{"Arch.name": "configs/quickstart.yaml:12"}``.
         texts: what ``-o KEY=TEXT`` said for each dotted key, as it stands; the schema, which knows the types of keys,
             has the last word about what it means.
+        refused: what is said of the texts that are no YAML, by dotted key, unless a key turns out to take text.
         overrides: the changes that were applied, as they stand after ``-o``.
         notes: what was changed beyond what was asked for; a training says it.
     """
@@ -56,6 +57,7 @@ class Document:
     data: dict[str, Any]
     lines: dict[str, str]
     texts: dict[str, str] = dataclasses.field(default_factory=dict)
+    refused: dict[str, str] = dataclasses.field(default_factory=dict)
     overrides: list[str] = dataclasses.field(default_factory=list)
     notes: list[str] = dataclasses.field(default_factory=list)
 
@@ -193,8 +195,7 @@ def apply_override(document: Document, change: str) -> None:
     where a text stands so far or where it is no YAML; the schema then goes by the type of the key, where it knows that.
 
     Raises:
-        UserError: there is no ``=``, the list entry does not exist, the key goes below a scalar, or what begins like a
-            list or mapping is none and no text stands there so far.
+        UserError: there is no ``=``, the list entry does not exist, or the key goes below a scalar.
     """
     key, separator, text = change.partition("=")
     key = key.strip()
@@ -202,11 +203,11 @@ def apply_override(document: Document, change: str) -> None:
     if not separator or not _KEY.fullmatch(key):
         raise UserError(f"-o {change}: must have the form KEY.SUB=VALUE, such as Global.epochs=10")
     value: Any = text
-    is_broken = False
+    refusal = ""
     try:
         value = parse_value(text)
-    except ValueError:
-        is_broken = text.startswith(("[", "{"))
+    except ValueError as error:
+        refusal = f"{error}; if a text is meant, put it in double quotes"
     holder: Any = document.data
     dotted = ""
     for part in parts[:-1]:
@@ -217,18 +218,17 @@ def apply_override(document: Document, change: str) -> None:
         holder = holder[place]
     place, dotted = _place(holder, parts[-1], dotted, change)
     before = holder.get(place) if isinstance(holder, dict) else holder[place]
-    if is_broken and not isinstance(before, str):
-        # The toolkit's keys have no schema that would tell later that a text does not belong there.
-        raise UserError(f"-o {change}: '{text}' is not a YAML value; if a text is meant, put it in double quotes")
     is_text = isinstance(before, str) and not isinstance(value, dict | list)
     if is_text and not is_empty(text) and text.lower() not in _TRUTH:
-        value = parse_text(text)
+        value, refusal = parse_text(text), ""
     holder[place] = value
-    for known in (document.lines, document.texts):
+    for known in (document.lines, document.texts, document.refused):
         for name in [name for name in known if name == dotted or name.startswith((f"{dotted}.", f"{dotted}["))]:
             del known[name]
     document.lines[dotted] = f"-o {change}"
     document.texts[dotted] = text
+    if refusal:
+        document.refused[dotted] = refusal
     document.overrides.append(change)
 
 
@@ -289,16 +289,21 @@ class Problems:
     def __init__(self, document: Document) -> None:
         self.document = document
         self._lines: list[str] = []
+        self._keys: set[str] = set()
 
     def add(self, key: str, message: str) -> None:
         """Notes that ``key`` (dotted) is wrong."""
+        self._keys.add(key)
         line = self.document.problem(key, message)
         if line not in self._lines:
             self._lines.append(line)
 
     def raise_any(self) -> None:
         """Raises:
-        ConfigError: at least one problem was noted.
+        ConfigError: at least one problem was noted, or an ``-o`` is no YAML and its key takes no text.
         """
+        for key, message in self.document.refused.items():
+            if key not in self._keys:
+                self.add(key, message)
         if self._lines:
             raise ConfigError(self._lines)

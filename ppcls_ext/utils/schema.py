@@ -195,6 +195,7 @@ class Checker(Problems):
                 # Taken once: a copy of the document with other values may be checked again.
                 found[name] = read_override(self.document.texts.pop(dotted), annotation)
                 self.document.put(dotted, found[name])
+                self.document.refused.pop(dotted, None)
         return found
 
     def collected(self, build: Callable[..., Any], *arguments: Any) -> Any:

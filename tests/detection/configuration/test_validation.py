@@ -146,6 +146,9 @@ def test_keys_that_take_text_take_it_as_it_stands(tmp_path):
     assert (data["weights"], data["TrainDataset"]["dataset_dir"], data["epoch"]) == (None, None, 10)
     problems = problems_of(write_config(tmp_path), ["LearningRate.base_lr=[1"])
     assert len(problems) == 1 and "LearningRate.base_lr" in problems[0]
+    # Where the schema knows no type.
+    (problem,) = problems_of(write_config(tmp_path), ["PPYOLOEHead.fpn_strides=[32,16"])
+    assert "PPYOLOEHead.fpn_strides: '[32,16' is not a YAML value; if a text is meant, put it in" in problem
 
 
 def test_contrast_other_than_in_training_is_told(caplog):

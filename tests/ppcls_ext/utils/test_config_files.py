@@ -127,8 +127,6 @@ def test_overrides(write, change, key, value):
     [
         ("Global.epochs", "must have the form KEY.SUB=VALUE"),
         ("Global.epochs.deeper=1", "'Global.epochs' holds the value 3 and has no keys below it"),
-        ("Global.epochs=[1", "'[1' is not a YAML value; if a text is meant, put it in double quotes"),
-        ("Head.strides={a: 1", "'{a: 1' is not a YAML value"),
         ("DataLoader.Train.ops.²=1", "'²' is not one of its entries 0 to 1"),
         ("DataLoader.Train.ops[2].Resize.size=1", "'2' is not one of its entries 0 to 1"),
     ],
