@@ -198,7 +198,7 @@ def _find_export(network: Row, origin: Any, backend: str, precision: str, cache:
         if callable(origin):
             # Two configurations may have one name.
             place = f"{zlib.crc32(os.fsencode(network['architecture'])):08x}"
-            folder = cache / f"{Path(network['model']).stem}_{network['size']}_{place}" / f"{form}_{precision}"
+            folder = cache / f"{Path(network['model']).name}_{network['size']}_{place}" / f"{form}_{precision}"
             counts = _cached_export(network, origin, form, precision, folder, cache)
             description = read_description(folder)
         artefact, _ = choose(description, backend, precision)
