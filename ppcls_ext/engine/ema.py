@@ -41,7 +41,7 @@ class ExponentialMovingAverage:
 
     @paddle.no_grad()
     def hold(self, names: Collection[str]) -> None:
-        """Leaves entries that do not change now at the model's very values, which sums would only round."""
+        """Keeps entries that do not change in training (frozen ones) as the model has them: averaging would round."""
         values = self._model.state_dict()
         self._held = frozenset(names)
         for name in self._held & self.average.keys():

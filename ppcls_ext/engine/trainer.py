@@ -28,7 +28,8 @@ from ppcls_ext.utils.files import atomic_path
 logger = logging.getLogger(__name__)
 
 
-# Share of its start in a batch norm's running statistics from which on an evaluation tells what was learnt.
+# An evaluation says little while the running statistics of batch norms still hold more than this share of their
+# initial values.
 UNSETTLED = 1e-3
 
 
