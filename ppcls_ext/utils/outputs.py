@@ -143,7 +143,11 @@ def claim_outputs(
 
 
 def _would_lose(shown: str, path: Path, kind: Kind, records: _Records, overwrite: bool) -> bool:
-    """Tells whether a folder that is to be replaced holds what is not its tool's; a UserError without ``overwrite``."""
+    """Tells whether writing a folder would remove what its tool did not write, so that it is first set aside.
+
+    Raises:
+        UserError: so it is, or the folder is not this tool's, and there is no ``overwrite``.
+    """
     is_ours, reason = _is_of(path, kind), f"exists and is not {kind.words}"
     if is_ours and kind.needs_overwrite:
         if not overwrite:
@@ -268,10 +272,13 @@ class _Inputs:
         if kind is not None and not kind.replaces_folder and not _is_of(path, kind):
             places += [path / name for name in (*kind.marks, *kind.files)]
         written = _numbers(places)
+        # What is read would be written onto, or removed with the folder that holds it.
         held = self.around if kind is not None and kind.replaces_folder else {}
         for number in written:
             if same := self.read.get(number, held.get(number)):
                 raise UserError(f"{shown}: {same} is read by this command; choose another place to write")
+        # A picture or folder would be taken for data by the next command that searches there, and a person's file in a
+        # folder that is read is one of the inputs.
         searched = self.searched if kind is not None or path.suffix.lower() in SUFFIXES else {}
         read = self.read if kind is None and written and not records.hold(path) else {}
         for number in _numbers(_folders_around(path)):
