@@ -305,11 +305,12 @@ def convert_weights(
         raise UserError(f"{error}. {meant}") from error
     if drop_head:
         class_num = 0
-        _drop_head(conversion)
     elif class_num is None:
         bias = conversion.weights.get("head.bias")
         class_num = len(bias) if bias is not None and bias.ndim == 1 else 1000
     shapes = _shapes_of(model_name, class_num)
+    if drop_head:
+        _drop_head(conversion, shapes)
     conversion.weights = layout.arranged(conversion.weights, shapes)
     report = compare(str(file), shapes, conversion.weights)
     if not report.complete:
@@ -333,19 +334,19 @@ def _models_of(layout: Layout) -> list[str]:
     return [name for family in fitting for name in family.models]
 
 
-def _drop_head(conversion: Conversion) -> None:
-    """Takes the classifier away; a last norm that is missing begins as the identity.
+def _drop_head(conversion: Conversion, shapes: Shapes) -> None:
+    """Takes the classifier away; a last norm that the model (``shapes``) has and the file lacks begins as the identity.
 
     Self-supervised pretraining knows neither; the authors' fine-tuning begins with these values.
     """
     for name in [name for name in conversion.weights if name.startswith(CLASSIFIER)]:
         del conversion.weights[name]
         conversion.dropped.append(name)
-    features = [array for name, array in conversion.weights.items() if name.endswith(".project.bias")]
-    if features and not any(name.startswith("norm.") for name in conversion.weights):
+    if not any(name.startswith("norm.") for name in conversion.weights):
         for name, value in (("norm.weight", 1.0), ("norm.bias", 0.0)):
-            conversion.weights[name] = np.full(features[-1].size, value, dtype=np.float32)
-            conversion.fresh.append(name)
+            if name in shapes:
+                conversion.weights[name] = np.full(shapes[name], value, dtype=np.float32)
+                conversion.fresh.append(name)
 
 
 def _shapes_of(model_name: str, class_num: int) -> Shapes:
