@@ -9,7 +9,9 @@ from __future__ import annotations
 import dataclasses
 import functools
 import inspect
+import re
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field
@@ -23,6 +25,7 @@ from ppcls_ext.utils.config import Document
 from ppcls_ext.utils.errors import UserError, suggestion
 from ppcls_ext.utils.schema import Checker, Count, CountOrZero, NotNegative, Number, Section
 from ppcls_ext.utils.signature import REQUIRED, Parameter, parameters_of
+from ppcls_ext.utils.texts import read_text
 
 Multiple = Annotated[Number, Field(ge=0.01, le=100)]
 
@@ -117,6 +120,7 @@ YOLOV10 = "YOLOv10"
 # What our tools train, evaluate and export, and the arguments that are their parts.
 DETECTORS = ("PPYOLOE", YOLOV10)
 NETWORK_PARTS = ("backbone", "neck", "yolo_head")
+_ANCHORED = re.compile(r"^(\w+)\s*:\s+&\w", re.MULTILINE)
 
 
 class _Catalog:
@@ -202,13 +206,21 @@ def check_document(document: Document) -> None:
             unknown.append(name)
     # The usual names first: of two that resemble a mistake, the first is named.
     names = list(dict.fromkeys([*RunKeys.model_fields, *REQUIRED_SECTIONS, *known.modules, *sorted(known.keys)]))
-    for name in unknown:
+    helpers = _anchored_keys(document) if unknown else set()
+    for name in (name for name in unknown if name not in helpers):
         ours = DETECTORS_NAMES.get(name)
         hint = f" (a classifier's key; a detector's is {ours})" if ours else suggestion(str(name), names)
         checker.add("", f"unknown key '{name}'{hint}")
     if isinstance(architecture, str) and architecture not in known.modules:
         checker.add("architecture", f"unknown class '{architecture}'{suggestion(architecture, known.modules)}")
     checker.raise_any()
+
+
+def _anchored_keys(document: Document) -> set[str]:
+    """Returns top-level keys that exist for their YAML anchor (``eval_size: &eval_size [640, 640]``)."""
+    files = {line.rpartition(":")[0] for line in document.lines.values()}
+    texts = [read_text(name) for name in sorted(files) if name and Path(name).is_file()]
+    return {name for text in texts for name in _ANCHORED.findall(text)}
 
 
 def _check_top_section(checker: Checker, name: str, value: Any) -> None:

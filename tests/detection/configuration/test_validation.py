@@ -119,6 +119,12 @@ def test_what_paddledetection_knows_is_accepted(tmp_path):
         load_config(file, [f"OptimizerBuilder={{optimizer: {optimizer}}}"])
 
 
+def test_a_key_that_is_there_for_its_anchor_is_no_mistake(tmp_path):
+    shape = ("image_shape: [3, 64, 64]", "image_shape: *my_shape")
+    file = write_config(tmp_path, ("epoch: 3", "epoch: 3\nmy_own_shape: &my_shape [3, 64, 64]"), shape)
+    assert load_config(file).data["TestReader"]["inputs_def"]["image_shape"] == [3, 64, 64]
+
+
 def test_no_paddledetection_at_all_is_one_line(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "ppdet", None)
     checks.catalog.cache_clear()
