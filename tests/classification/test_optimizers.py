@@ -96,6 +96,14 @@ def test_the_norm_is_clipped_over_decaying_and_spared_parameters_together(model)
         np.testing.assert_allclose(before[name] - after[name], RATE * gradient / norm, 1e-4, 1e-6, err_msg=name)
 
 
+def test_clip_value_cuts_each_entry(model):
+    before, gradients, after = step(SGD(clip_value=0.25), model)
+    assert any((np.abs(gradient) > 0.25).any() for gradient in gradients.values())
+    for name, gradient in gradients.items():
+        expected = before[name] - RATE * np.clip(gradient, -0.25, 0.25)
+        np.testing.assert_allclose(after[name], expected, rtol=1e-4, atol=1e-6, err_msg=name)
+
+
 @pytest.mark.parametrize(
     ("settings_class", "arguments", "name"),
     [

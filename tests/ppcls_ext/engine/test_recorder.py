@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import json
 import subprocess
 import sys
@@ -84,6 +86,15 @@ def test_a_folder_is_held_by_one_process_until_that_is_gone(tmp_path, open_folde
         holder.communicate()
     open_folder().close()
     open_folder()
+
+
+def test_a_file_system_without_locks_is_warned_of(open_folder, monkeypatch, caplog):
+    def flock(*_arguments):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    open_folder()
+    assert "this file system has no locks (No locks available)" in caplog.text
 
 
 def test_other_ranks_write_nothing(tmp_path, open_folder):
