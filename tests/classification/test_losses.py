@@ -48,6 +48,14 @@ def test_smoothed_and_mixed_labels_weigh_by_their_share_and_classes_by_their_wei
         assert compute(loss, MIXED, lam, weights) == pytest.approx(by_hand(LOGITS, target), rel=1e-5)
 
 
+def test_large_logits_do_not_overflow():
+    # Paddle's log_softmax on the CPU stops at -64, so the differences stay below that.
+    logits = np.array([[1040.0, 1000.0, 1020.0, 1020.0]] * 5, dtype="float32")
+    hard, even = (0 + 20 + 40 + 40 + 20) / 5, (0 + 40 + 20 + 20) / 4
+    loss = CELoss(0.1)(paddle.to_tensor(logits), paddle.to_tensor(LABEL))
+    assert float(loss) == pytest.approx(0.9 * hard + 0.1 * even, rel=1e-6)
+
+
 def test_the_loss_is_computed_in_float32_whatever_the_logits_are():
     logits = paddle.to_tensor(LOGITS).astype("float16")
     loss = CELoss(0.1)(logits, paddle.to_tensor(LABEL))

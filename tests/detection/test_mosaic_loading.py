@@ -24,17 +24,19 @@ TRANSFORMS = [
 BATCH = [NORMALIZE, {"Permute": {}}, {"PadGT": {}}, {"LabelsToInt64": {}}]
 
 
-def config_of(folder: Path, mosaic_epoch: int = 2) -> Any:
-    reader = {"sample_transforms": TRANSFORMS, "batch_transforms": BATCH, "batch_size": 3, "shuffle": True,
+def config_of(folder: Path, mosaic_epoch: int = 2, batch: int = 3) -> Any:
+    reader = {"sample_transforms": TRANSFORMS, "batch_transforms": BATCH, "batch_size": batch, "shuffle": True,
               "drop_last": True, "mosaic_epoch": mosaic_epoch}  # fmt: skip
     return load_config(run_config(folder, make_frames(folder / "data"), TrainReader=reader))
 
 
-def batches(config: Any, epoch: int, start: int = 0, workers: int = 0, seed: int = 3) -> list[dict]:
+def batches(
+    config: Any, epoch: int, start: int = 0, workers: int = 0, seed: int = 3, rank: int = 0, world_size: int = 1
+) -> list[dict]:
     """Returns the batches of an epoch from ``start`` on as arrays."""
     config.data["worker_num"] = workers
     with workspace(config):
-        loader = training_loader(config, Environment("cpu", 0, 1, seed))
+        loader = training_loader(config, Environment("cpu", rank, world_size, seed))
         try:
             loader.sampler.set_position(epoch, start)
             return [{name: np.asarray(value) for name, value in batch.items()} for batch in loader]
@@ -77,6 +79,15 @@ def test_batches_are_the_same_for_any_number_of_workers_and_after_a_resume(tmp_p
     assert same(whole[4:], batches(config, 1, start=4, workers=1))
     assert not same(whole, batches(config, 0))
     assert not same(whole, batches(config, 1, seed=4))
+
+
+def test_ranks_share_the_mosaics_of_one_process(tmp_path):
+    alone = batches(config_of(tmp_path / "alone", batch=6), 0)
+    config = config_of(tmp_path / "ranks", batch=3)
+    parts = [batches(config, 0, rank=rank, world_size=2) for rank in range(2)]
+    for number, batch in enumerate(alone):
+        for rank in range(2):
+            assert np.array_equal(parts[rank][number]["image"], batch["image"][rank::2])
 
 
 def test_a_damaged_picture_of_a_mosaic_is_named(tmp_path):

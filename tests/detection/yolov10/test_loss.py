@@ -78,6 +78,15 @@ def test_box_losses_are_weighted_by_the_scores() -> None:
     assert [float(value) for value in found] == pytest.approx([iou, dfl], rel=1e-5)
 
 
+def test_without_positive_anchors_box_losses_and_gradients_are_zero() -> None:
+    logits = paddle.to_tensor(random(2, 5, 4 * REG_MAX), stop_gradient=False)
+    first, second = box_losses(logits, paddle.to_tensor(POINTS), paddle.to_tensor(STRIDES), assignment(0), REG_MAX)
+    (first + second).backward()
+    assert float(first) == float(second) == 0
+    # There is a gradient, because other processes wait for it.
+    assert logits.grad.abs().max() == 0
+
+
 def test_the_normaliser_is_the_sum_of_the_scores_but_at_least_one() -> None:
     found = normalisers([assignment(), assignment(1), assignment(0)])
     np.testing.assert_allclose(found.numpy(), [1.7, 1.0, 1.0], rtol=1e-6)
@@ -90,6 +99,13 @@ def test_random_boxes_agree_with_double_precision() -> None:
     found = complete_iou(paddle.to_tensor(boxes).unsqueeze(0), paddle.to_tensor(boxes).unsqueeze(1)).numpy()
     expected = [[slow_iou(one, other) for one in boxes] for other in boxes]
     np.testing.assert_allclose(found, expected, atol=2e-6)
+
+
+def test_boxes_without_area_give_finite_values_and_gradients() -> None:
+    predicted = paddle.to_tensor([5.0, 5.0, 5.0, 5.0], stop_gradient=False)
+    value = complete_iou(predicted, predicted.detach())
+    value.backward()
+    assert np.isfinite(float(value)) and np.isfinite(predicted.grad.numpy()).all()
 
 
 def test_gradients_take_the_weight_of_the_proportions_as_given() -> None:
