@@ -60,6 +60,16 @@ def test_the_cpu_says_one_line_and_computes_in_float32(caplog, level, dtype):
 
 @pytest.mark.gpu
 @needs_gpu
+@pytest.mark.parametrize("wanted", [True, False])
+def test_evaluation_computes_in_low_precision_only_where_asked_to(wanted):
+    precision = Precision(AmpSettings(use_fp16_test=wanted), "float16", on_gpu=True)
+    model, _, _ = make()
+    with precision.autocast(training=False):
+        assert model(batch()[0]).dtype == (paddle.float16 if wanted else paddle.float32)
+
+
+@pytest.mark.gpu
+@needs_gpu
 @pytest.mark.parametrize("level", ["O1", "O2"])
 def test_a_step_with_infinite_gradients_is_left_out_and_lowers_the_scale(level):
     precision = Precision(AmpSettings(level=level, scale_loss=2.0**15), "float16", on_gpu=True)

@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from detection import trained
-from detection.compression import PrunableDetector, calibration_images, prune_detector
+from detection.compression import PrunableDetector, calibration_images, evaluation_of, prune_detector
 from detection.configuration import DetectionConfig, load_config
 from detection.toolkit import build_model
 from detection.trained import load_trained
@@ -20,11 +20,13 @@ from ppcls_ext.deploy import prune
 from ppcls_ext.deploy.prune import BEFORE, FINE_TUNED, PRUNED, PruningRequest
 from ppcls_ext.deploy.quantize import interleaved_latency
 from ppcls_ext.engine.environment import Environment
+from ppcls_ext.runtime.predictor import DetectionPrediction
 from ppcls_ext.utils.errors import UserError
 from ppcls_ext.weights import write_weights
 from tests.support.deployment import NEEDS_ONNX, NEEDS_OPENVINO, needs
 from tests.support.detectors import make_frames, make_lively, run_config, tiny_config
-from tests.support.frames import NAMES
+from tests.support.frames import HEIGHT, NAMES, Frames
+from tests.support.frames import WIDTH as FRAME_WIDTH
 from tests.support.runs import run_tool
 
 WIDTH = 16
@@ -105,8 +107,12 @@ def test_what_cannot_be_pruned_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.fixture
-def config(tmp_path: Path) -> DetectionConfig:
-    frames = make_frames(tmp_path / "data", empty=False)
+def frames(tmp_path: Path) -> Frames:
+    return make_frames(tmp_path / "data", empty=False)
+
+
+@pytest.fixture
+def config(tmp_path: Path, frames: Frames) -> DetectionConfig:
     files = {"name": "COCODataSet", "dataset_dir": str(frames.root), "image_dir": "images"}
     parts = {
         f"{part}Dataset": {**files, "anno_path": f"annotations/{name}.json"}
@@ -119,6 +125,36 @@ def test_calibration_images_are_spread_over_the_data_set(config: DetectionConfig
     names = [Path(name).name for name, image in calibration_images(config, 4)]
     assert names == ["train_00.png", "train_05.png", "train_11.png", "train_17.png"]
     assert len(list(calibration_images(config, 1000))) == 18
+
+
+def found_as(frames: Frames, shift: float) -> Any:
+    """A predictor that knows the truth and moves every box by ``shift`` pixels to the right."""
+    names = {image["id"]: image["file_name"] for image in frames.val["images"]}
+
+    class Known:
+        classes, class_num = None, len(NAMES)
+
+        def __call__(self, images: list[Path]) -> list[DetectionPrediction]:
+            results = []
+            for image in images:
+                truth = [one for one in frames.val["annotations"] if names[one["image_id"]] == image.name]
+                corners = np.array([one["bbox"] for one in truth], np.float32)
+                corners[:, 2:] += corners[:, :2]
+                corners[:, [0, 2]] += shift
+                labels = np.array([one["category_id"] - 1 for one in truth])
+                scores = np.full(len(truth), 0.9, np.float32)
+                results.append(DetectionPrediction(str(image), corners, scores, labels, HEIGHT, FRAME_WIDTH))
+            return results
+
+    return Known()
+
+
+def test_evaluation_gives_the_ap_of_what_is_found(config: DetectionConfig, frames: Frames) -> None:
+    evaluation = evaluation_of(config)
+    assert (evaluation.metric, evaluation.data, evaluation.images) == ("AP", "EvalDataset", 6)
+    assert evaluation.score(found_as(frames, 0.0)) == pytest.approx(1.0)
+    # Boxes of about 30 px that are 4 px off reach some overlaps, not all.
+    assert 0.0 < evaluation.score(found_as(frames, 4.0)) < 1.0
 
 
 @NEEDS_ONNX

@@ -12,7 +12,7 @@ import pytest
 
 from detection.annotations import Ledger
 from detection.check.run import check_detection_data
-from detection.coco import CocoSet, open_coco
+from detection.coco import CocoSet, box_around_turned, open_coco, outline_box
 from detection.configuration import check_annotations, load_config
 from detection.evaluation import evaluate_detections
 from detection.evaluator import Evaluator
@@ -113,6 +113,24 @@ def test_ids_that_are_names(tmp_path: Path) -> None:
         (10, [0]), (5, [1]), (9, [2]), (11, []),
     ]  # fmt: skip
     assert (coco.names, coco.category_ids) == (["cube", "ball", "12"], [5, 3, 4])
+
+
+def test_outlines() -> None:
+    assert outline_box([[1, 2, 5, 2, 5, 9], [0, 4, 3, 8, 1, 1]]) == (0, 1, 5, 9)
+    mask = np.zeros((8, 10), np.uint8, order="F")
+    mask[2:5, 3:9] = 1
+    runs = np.flatnonzero(np.diff(np.concatenate([[0], mask.reshape(-1, order="F"), [0]])))
+    counts = np.diff(np.concatenate([[0], runs, [80]])).tolist()
+    assert outline_box({"size": [8, 10], "counts": counts}) == (3, 2, 9, 5)
+    from pycocotools import mask as masks
+
+    assert outline_box({"size": [8, 10], "counts": masks.encode(mask)["counts"].decode("ascii")}) == (3, 2, 9, 5)
+    for nothing in ({"size": [8, 10], "counts": [3]}, {"size": [8], "counts": "x"}, {}, [], None, [[]], "polygon"):
+        assert outline_box(nothing) is None
+    assert box_around_turned(10, 20, 8, 4, math.pi / 6) == pytest.approx((
+        10 - 4 * math.cos(math.pi / 6) - 2 * 0.5, 20 - 4 * 0.5 - 2 * math.cos(math.pi / 6),
+        10 + 4 * math.cos(math.pi / 6) + 2 * 0.5, 20 + 4 * 0.5 + 2 * math.cos(math.pi / 6),
+    ))  # fmt: skip
 
 
 VOC_PLACES = {

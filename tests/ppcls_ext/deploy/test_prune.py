@@ -18,6 +18,7 @@ from ppcls_ext.deploy.prune import (
     choose_channels,
     find_expansions,
     gather_evidence,
+    magnitude,
     prune,
 )
 from ppcls_ext.utils.errors import UserError
@@ -92,6 +93,14 @@ def test_channels_without_weight_go_and_outputs_stay(name: str) -> None:
     assert pruned.removed == pytest.approx(share)
     assert pruned.expansion_channels[0] == [2 * expansions[0].width // 3] * 2
     check_same_outputs(name, pruned, model)
+
+
+def test_magnitude_against_numpy() -> None:
+    expansion = find_expansions(seeded("EConvNeXt_mini"))[5]
+    expand, project = expansion.block.expand, expansion.block.project
+    incoming = np.sqrt((expand.weight.numpy() ** 2).sum((1, 2, 3)) + expand.bias.numpy() ** 2)
+    expected = incoming * np.sqrt((project.weight.numpy() ** 2).sum((0, 2, 3)))
+    np.testing.assert_allclose(magnitude(expansion), expected / expected.mean(), rtol=1e-5)
 
 
 @pytest.mark.parametrize("name", MODELS)
