@@ -175,6 +175,14 @@ def test_a_student_starts_as_it_would_without_a_teacher(tmp_path):
         np.testing.assert_array_equal(value.numpy(), with_teacher[name].numpy(), err_msg=name)
 
 
+def test_the_teacher_may_see_images_of_another_size(tmp_path):
+    learner, batch = learner_of(tmp_path, {**ALL, "image_size": 64}), batch_of_noise()
+    teacher = learner.distillation.teacher
+    larger = paddle.nn.functional.interpolate(batch["image"], [64, 64], mode="bilinear", align_corners=False)
+    np.testing.assert_array_equal(teacher(batch["image"]).numpy(), teacher.network(larger).numpy())
+    assert np.isfinite(float(learner.forward(batch, seed=0).loss))
+
+
 def test_a_teacher_of_other_images_or_weights_is_refused_with_the_key_that_helps(tmp_path):
     for change, message in (
         ({"in_channels": 1}, r"image_size: EConvNeXt_mini cannot take images of shape \[3"),

@@ -86,3 +86,15 @@ def test_a_step_with_infinite_gradients_is_left_out_and_lowers_the_scale(level):
     after = [parameter.astype("float32").numpy() for parameter in model.parameters()]
     assert all(np.array_equal(one, other) for one, other in zip(before, after, strict=True))
     assert precision.state()["scale"] < 2.0**15
+
+
+@pytest.mark.gpu
+@needs_gpu
+def test_the_scalers_state_is_restored():
+    first = Precision(AmpSettings(scale_loss=4096.0), "float16", on_gpu=True)
+    model, _, optimizer = make()
+    train(first, model, optimizer)
+    second = Precision(AmpSettings(scale_loss=2.0), "float16", on_gpu=True)
+    second.restore(first.state())
+    assert second.state() == first.state()
+    assert second.state()["scale"] == 4096.0

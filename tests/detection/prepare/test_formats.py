@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import yaml
+from PIL import Image
 
 from detection.synthetic import write_synthetic
 from ppcls_ext.utils.errors import UserError
@@ -18,6 +19,7 @@ from tests.support.raw_data import (
     Prepared,
     box_entry,
     corners,
+    frame,
     image_entry,
     prepare,
     prepared,
@@ -143,6 +145,19 @@ def test_mistakes_in_yolo_are_one_line(tmp_path: Path) -> None:
     assert result.reasons("one_part") == [
         "data.yaml: training and validation are the same images, so they are split anew here"
     ]
+
+
+def test_yolo_of_turned_photographs_counts_upright(tmp_path: Path) -> None:
+    source = write_yolo(tmp_path / "raw", {"images/a": f"0 {MIDDLE}", "images/b": f"0 {MIDDLE}"}, {"names": NAMES})
+    for name in "ab":
+        exif = Image.Exif()
+        exif[0x0112] = 6
+        (source / "images" / f"{name}.png").unlink()
+        Image.fromarray(frame(ord(name))).save(source / "images" / f"{name}.jpg", exif=exif)
+        (source / "labels" / f"{name}.txt").write_text("0 0.25 0.5 0.5 0.5")
+    assert result_of(source).boxes("a.jpg") == [("cube", [0, WIDTH / 4, HEIGHT / 2, WIDTH / 2])]
+    # The same in the picture as it is stored, whose left is the upright one's top.
+    assert result_of(source, "--turn-boxes").boxes("a.jpg") == [("cube", [HEIGHT / 4, 0, HEIGHT / 2, WIDTH / 2])]
 
 
 def write_labelme(path: Path, picture: str, *shapes: dict[str, Any], **more: Any) -> None:

@@ -6,6 +6,7 @@ import base64
 import io
 import struct
 import threading
+import time
 import zlib
 from concurrent.futures import ThreadPoolExecutor
 
@@ -225,6 +226,12 @@ def test_the_network_runs_in_one_thread_for_one_asker_at_a_time():
         answers = askers.map(lambda data: app.test_client().post("/predict", data=data).json, [dark, light] * 30)
         assert [answer["predictions"][0]["label"] for answer in answers] == ["dark", "light"] * 30
     assert len(predictor.backend.threads) == 1
+
+
+def test_the_wait_for_others_is_not_the_time_of_the_network():
+    with OneThread(watched()) as model:
+        model.executor.submit(time.sleep, 1.0)
+        assert 0 < client_of(model).post("/predict", data=picture(RED)).json["milliseconds"] < 1000
 
 
 def test_too_many_pictures_at_a_time(monkeypatch):
