@@ -94,6 +94,14 @@ def test_configuration_and_weights_rebuild_the_pruned_detector_and_fine_tune_it_
     assert (best / "model.pdparams").is_file()
 
 
+def test_a_rate_that_is_left_to_paddledetection_is_lowered_too(case: Case) -> None:
+    config = load_config(case.config.path)
+    del config.data["LearningRate"]["base_lr"]
+    detector = PrunableDetector(trained.TrainedDetector(config, None, None), ALONE)
+    data = detector.tuning_data(PruningRequest(case.folder, (0.5,)))
+    assert data["LearningRate"]["base_lr"] == pytest.approx(0.001)
+
+
 def test_what_cannot_be_pruned_is_refused(tmp_path: Path) -> None:
     make_frames(tmp_path / "data")
     config = load_config(tiny_config(tmp_path, weights=str(tmp_path / "trained.pdparams")))

@@ -36,6 +36,15 @@ def sonar(folder: Path, *arguments: str | Path) -> Prepared:
     return prepared("sonar", folder, "--classes", "cube,ball,human body", *arguments)
 
 
+def test_a_class_called_by_a_hyphen_is_not_that_of_boxes_without_a_name(tmp_path: Path) -> None:
+    raw = sound_folder(tmp_path / "raw")
+    write_voc(raw / "BoxAnnotations" / "frame_0.xml", corners("-", 5, 6, 25, 36), corners("", 30, 6, 50, 36))
+    prepare("sonar", raw, "--classes", "cube,-", "--output", tmp_path / "prepared")
+    result = Prepared(tmp_path / "prepared")
+    assert result.boxes("frame_0.png") == [("-", [5, 6, 20, 30])]
+    assert result.reasons("unknown_class") == ["BoxAnnotations/frame_0.xml: object 2 (no name): has no class name"]
+
+
 def test_every_way_to_write_an_annotation(tmp_path: Path) -> None:
     """Both forms of boxes, the block of the sonar, names and sizes in a block of the file, spellings, encodings."""
     raw = sound_folder(tmp_path / "raw")

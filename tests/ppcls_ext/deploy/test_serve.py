@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import io
+import socket
 import struct
 import threading
 import time
@@ -340,6 +342,20 @@ def test_on_loopback_only_its_own_names_and_pages_are_answered(classifier):
         refused(classifier.post("/predict", data=picture(RED), headers={"Origin": origin}), 403, "other sites")
     own = {"Origin": "http://localhost:8000", "Host": "localhost:8000"}
     assert classifier.post("/predict", data=picture(RED), headers=own).status_code == 200
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1", "::1"])
+def test_a_name_is_listened_on_at_its_first_address(classifier, monkeypatch, address):
+    try:
+        found = [one for one in socket.getaddrinfo(address, 0, type=socket.SOCK_STREAM)]
+        socket.create_server((address, 0), family=found[0][0]).close()
+    except OSError:
+        pytest.skip(f"this computer has no {address}")
+    with monkeypatch.context() as patch:
+        patch.setattr(socket, "getaddrinfo", lambda *_, **__: found)
+        server = listen(classifier.application, "localhost", 0)
+    with contextlib.closing(server.socket), socket.create_connection((address, server.port)):
+        assert server.server_address[0] == address
 
 
 def test_addresses_and_limits_that_cannot_be(classifier):

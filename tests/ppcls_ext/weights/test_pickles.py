@@ -116,6 +116,9 @@ def test_archives_that_torch_never_writes_are_refused(tmp_path):
         ({"byte_order": b"big"}, "another byte order"),
     ):
         assert_refused(read_torch_weights, write_archive(tmp_path / "odd.pth", {"w": NUMBERS}, **options), message)
+    # Older versions of PyTorch do not state the order of bytes.
+    archive = write_archive(tmp_path / "old.pth", {"w": NUMBERS}, byte_order=None)
+    assert np.array_equal(read_torch_weights(archive)["w"], NUMBERS)
 
 
 @WRITERS
