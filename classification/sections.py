@@ -40,7 +40,7 @@ class GlobalSettings(SharedKeys):
         log_ranks: ranks that write to the log (ours always logs rank 0).
         keep_checkpoints: ours; how many of the newest checkpoints stay (the best one stays too).
         save_steps: ours; also save after this many batches inside an epoch; 0 for never.
-        max_bad_images: ours; share of unreadable training images above which the run stops.
+        max_bad_images: ours; share of unreadable images of a data set above which the run stops.
         amp_dtype: ours; ``float16`` (with loss scaling) or ``bfloat16`` (without) for the ``AMP`` section.
         freeze_norm: ours; keep batch norms in evaluation mode while training.
         cpu_kernels: ours; ``auto`` trains with fast kernels where there is no GPU, ``paddle`` with Paddle's own.

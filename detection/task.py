@@ -7,6 +7,7 @@ numbers that make a run reproducible; so its parts are put together here.
 from __future__ import annotations
 
 import contextlib
+import copy
 import logging
 from collections.abc import Mapping, Sequence
 from functools import partial
@@ -273,8 +274,10 @@ class DetectionTask(Task):
         return result
 
     def rate(self, updates: int) -> float:
-        """Returns the learning rate of the next optimizer step."""
-        return float(self.optimizer.get_lr())
+        """Returns the learning rate of the last of so many optimizer steps."""
+        schedule = copy.deepcopy(self.schedule)
+        schedule.step(max(updates - 1, 0))
+        return float(schedule.last_lr)
 
     def logged(self, result: StepResult, sums: EpochSums) -> dict[str, float]:
         """Returns the losses of the batch, and the speed of the epoch so far."""

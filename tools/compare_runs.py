@@ -188,8 +188,8 @@ def epochs_table(history: Sequence[dict[str, Any]], metrics: Sequence[str]) -> s
 
 
 def evaluation_of(record: dict[str, Any]) -> dict[str, float]:
-    """Returns the figures of the plain weights after an epoch, none where it was not evaluated."""
-    return record.get("eval") or {}
+    """Returns the figures of the averaged weights after an epoch, of the plain ones where there is no average."""
+    return record.get("ema") or record.get("eval") or {}
 
 
 if __name__ == "__main__":

@@ -275,8 +275,8 @@ class AblatedStage(nn.Layer):
 class AblationNetwork(nn.Layer):
     """Stem, stages, global pool, norm of the vector, linear classifier, by the switches.
 
-    With ``csp`` stage i takes d_i channels to d_{i+1}, at a width between; without it the channels of a stage are
-    d_{i+1} from its downsampling on, and a patchify stem gives d_1.
+    With ``csp`` stage i (from 1) takes d_{i-1} channels to d_i, at a width between; without it the channels of a stage
+    are d_i from its downsampling on, and a patchify stem gives d_1.
 
     The arguments are those of `econvnext.EConvNeXt`; a ValueError names the one that is out of range first.
     """

@@ -240,7 +240,7 @@ def export_optimizer_state(
     else the process has built.
     """
     structured = {parameter.name: name for name, parameter in named_parameters}
-    # Longest first: `linear_1.w_0` is a prefix of nothing else, but `linear_1.w_0` and `linear_1.w_01` would clash.
+    # Longest first: where a network names its parameters `a` and `a_b` itself, the key `a_b_moment1_0` is the latter's.
     generated_names = sorted(structured, key=len, reverse=True)
     result: dict[str, np.ndarray] = {}
     for key, value in optimizer.state_dict().items():

@@ -232,12 +232,13 @@ class Trainer:
     def _warn_of_unsettled_norms(self) -> None:
         """Says that an evaluation with statistics that have not settled tells little: a short run may be at chance."""
         batches = self.progress.epoch * self.task.steps + self.progress.step
-        share = max((norm._momentum**batches for norm in self.fresh_norms), default=0.0)
+        momentum = max((norm._momentum for norm in self.fresh_norms), default=0.0)
+        share = momentum**batches
         if share > UNSETTLED:
             logger.warning(
                 "after %d batches the running statistics of batch norms still hold %.2g %% of what they started with: "
                 "evaluation may be far below training until some %d batches are done",
-                batches, 100 * share, math.ceil(math.log(UNSETTLED) / math.log(self.fresh_norms[0]._momentum)),
+                batches, 100 * share, math.ceil(math.log(UNSETTLED) / math.log(momentum)),
             )  # fmt: skip
 
     def _stop_if_asked(self, watch: InterruptWatch, update: int) -> None:

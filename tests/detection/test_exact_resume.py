@@ -129,4 +129,6 @@ def test_more_epochs_are_planned_anew(
     assert "learning rate 0.001 -> 0.0005: it was tuned for 8 images a step" in caplog.text
     assert "planned anew, over 4 epochs: after epoch 2 it goes on at 0.000452 (before: 9.55e-05)" in caplog.text
     assert [record["lr"] > 1e-4 for record in report["history"]] == [True, False, True, False]
+    # That of each epoch's last step, not of the one behind it.
+    assert [f"{record['lr']:.3g}" for record in report["history"][2:]] == ["0.00025", "1.22e-05"]
     assert report["learning_rate"]["used"] == 0.0005

@@ -49,6 +49,11 @@ def test_classifiers_are_compared_by_top1_but_not_with_detectors(tmp_path: Path)
     log.write_text(log.read_text().replace('"AP"', '"top1"').replace('"AP50"', '"top5"'), encoding="utf-8")
     printed = output_of("compare_runs.py", classifier, "--output", tmp_path / "runs.png")
     assert "| epoch | top1 | top5 | loss |" in printed and "| 1 | 0.400 | 0.900 |" in printed
+    # Averaged weights are what a run gives: their figures stand for it.
+    begin, epoch = log.read_text(encoding="utf-8").splitlines()[:2]
+    averaged = {**json.loads(epoch), "ema": {"top1": 0.5, "top5": 0.95}}
+    log.write_text(f"{begin}\n{json.dumps(averaged)}\n", encoding="utf-8")
+    assert "| 1 | 0.500 | 0.950 |" in output_of("compare_runs.py", classifier)
     assert "compare runs of one kind" in refusal(tmp_path, "compare_runs.py", classifier, detector)
     none = write_run(tmp_path / "none", [])
     assert "no epoch was evaluated yet" in refusal(tmp_path, "compare_runs.py", none)
