@@ -33,7 +33,7 @@ from ppcls_ext.preprocess import depth
 from ppcls_ext.utils.config import ConfigLoader, Document, apply_override, changed_keys, load_config_file
 from ppcls_ext.utils.errors import ConfigError, Interrupted, UserError, suggestion
 from ppcls_ext.utils.files import is_locked, lock_folder, write_json
-from ppcls_ext.utils.history import read_history
+from ppcls_ext.utils.history import evaluation_of, read_history
 from ppcls_ext.utils.machine import available_cores
 from ppcls_ext.utils.names import user_path
 from ppcls_ext.utils.schema import Checker, CountOrZero, Section
@@ -428,11 +428,3 @@ def _train(
     status = process.returncode
     cause = f"signal {signal.Signals(-status).name}" if status < 0 else f"exit status {status}"
     return errors[0] if errors else f"{cause}; see {console}"
-
-
-def evaluation_of(record: dict[str, Any]) -> dict[str, float]:
-    """Returns the metrics of an epoch: of the averaged weights where a run has them, else of the plain ones.
-
-    Which of both is decided by the configuration, not by which did better on the test images.
-    """
-    return record.get("ema") or record.get("eval") or {}

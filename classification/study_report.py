@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from classification.config import Config
-from classification.study import Row, Run, Study, evaluation_of
+from classification.study import Row, Run, Study
 from ppcls_ext.utils.display import clock
 from ppcls_ext.utils.errors import UserError
 from ppcls_ext.utils.files import atomic_path, write_text
-from ppcls_ext.utils.history import read_history
+from ppcls_ext.utils.history import evaluation_of, read_history
 from ppcls_ext.utils.machine import available_cores, processor_name
 from ppcls_ext.utils.tables import render_markdown
 from ppcls_ext.utils.workers import measure_interleaved

@@ -110,6 +110,12 @@ def test_paddledetection_reads_the_same_values():
         assert yaml.safe_load(file.read_text(encoding="utf-8")) == load_config_file(file).data, file
 
 
+def test_each_detector_has_a_folder_of_its_own():
+    # Rows of two splits in one folder would resume from weights that have seen the other's validation frames.
+    folders = [load_config(file).output_dir for file in DETECTION]
+    assert len(set(folders)) == len(folders)
+
+
 @pytest.mark.parametrize("file", DETECTION, ids=name_of)
 def test_a_detector_loads_and_sees_the_same_picture_everywhere(file):
     bases = load_config_file(file).data.get("_BASE_", [])

@@ -18,6 +18,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from ppcls_ext.utils.command_line import add_overwrite_argument, run
 from ppcls_ext.utils.errors import UserError
+from ppcls_ext.utils.history import evaluation_of
 from ppcls_ext.utils.tables import markdown_table
 
 if TYPE_CHECKING:
@@ -185,11 +186,6 @@ def epochs_table(history: Sequence[dict[str, Any]], metrics: Sequence[str]) -> s
                           f"{train['loss']:.3f}", f"{seconds / 60:.1f}",
                           f"{train['images_per_second']:.1f}"])  # fmt: skip
     return markdown_table(["epoch", *metrics, "loss", "minutes of training", "images/s"], lines)
-
-
-def evaluation_of(record: dict[str, Any]) -> dict[str, float]:
-    """Returns the figures of the averaged weights after an epoch, of the plain ones where there is no average."""
-    return record.get("ema") or record.get("eval") or {}
 
 
 if __name__ == "__main__":

@@ -25,3 +25,11 @@ def read_history(folder: Path) -> list[dict[str, Any]]:
         if isinstance(record, dict) and record.get("kind") == "epoch":
             records.append(record)
     return records
+
+
+def evaluation_of(record: dict[str, Any]) -> dict[str, float]:
+    """Returns the metrics of an epoch: of the averaged weights where a run has them, else of the plain ones.
+
+    Which of both is decided by the configuration, not by which did better on the test images.
+    """
+    return record.get("ema") or record.get("eval") or {}
