@@ -228,7 +228,7 @@ def draw_study_curves(panels: Mapping[str, Sequence[Line]], path: str | Path, ti
 class Point:
     """A point of a trade-off, ``value`` with its ``deviation`` at its ``cost``; ``series`` is its name in the legend.
 
-    The label is written at the point; of several points with one label at the one that costs most.
+    The label is written at the point, if it is not empty; of several points with one label at the one that costs most.
     """
 
     label: str
@@ -262,7 +262,8 @@ def draw_tradeoff(
             )  # fmt: skip
             if point.series:
                 series.setdefault(point.series, drawn)
-            ends[point.label] = max(ends.get(point.label, (0.0, 0.0)), (point.cost, point.value))
+            if point.label:
+                ends[point.label] = max(ends.get(point.label, (0.0, 0.0)), (point.cost, point.value))
         values = [point.value for point in points]
         # Labels stand so far above their points, out of the way of others beside them, and from each other.
         covered = max(max(values) - min(values), smallest_range) or 1.0
@@ -276,7 +277,7 @@ def draw_tradeoff(
             middle = (max(values) + min(values)) / 2
             axes.set_ylim(middle - 0.55 * covered, middle + 0.55 * covered)
         axes.set_xscale("log")
-        axes.set_xlim(0.7 * min(costs), 4 * max(costs))  # Room for the labels of the rightmost points.
+        axes.set_xlim(0.7 * min(costs), (4 if ends else 1.4) * max(costs))  # Room for labels right of the points.
         axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
         axes.xaxis.set_minor_locator(NullLocator())
         axes.xaxis.set_major_formatter("{x:g}")
@@ -285,16 +286,18 @@ def draw_tradeoff(
         axes.set_axisbelow(True)
     all_axes[0].set_ylabel(value_name)
     if series:
-        figure.legend(list(series.values()), list(series), loc="outside lower center", ncols=6, fontsize="small")
+        columns = max(1, min(6, 110 // (8 + max(map(len, series)))))
+        figure.legend(list(series.values()), list(series), loc="outside lower center", ncols=columns, fontsize="small")
     _save(figure, path)
 
 
 def draw_latency(figures: pandas.DataFrame, path: str | Path, title: str = "") -> None:
     """Draws what ``results.figures_of_runs`` returned: AP over the latency of exports, hollow where not in fp32.
 
-    Exports in another precision are drawn where their own AP was measured.
+    Exports in another precision are drawn where their own AP was measured. The legend names the rows by their colours:
+    beside points that lie so close together no labels fit.
     """
-    points = []
+    points, others = [], []
     rows = figures.groupby(level=0, sort=False)
     for (label, row), colour in zip(rows, _many_colours(len(rows)), strict=True):
         for head in [head for head in figures if head.endswith(", ms")]:
@@ -303,10 +306,12 @@ def draw_latency(figures: pandas.DataFrame, path: str | Path, title: str = "") -
             values = row[name].dropna() if name in row else []
             if cost == cost and len(values):  # Not every run has this export.
                 spread = values.std() if len(values) > 1 else None
-                points.append(Point(label, cost, values.mean(), spread, precision, colour, is_hollow=name != "AP"))
+                points.append(Point("", cost, values.mean(), spread, label, colour, is_hollow=name != "AP"))
+                others += [precision] if name != "AP" and precision not in others else []
     if not points:
         raise UserError("no results file holds a latency with its AP: record them with --latency")
-    draw_tradeoff({"latency of one image, ms": points}, path, title, "AP", smallest_range=0.1)
+    hollow = f" (hollow: {', '.join(others)})" if others else ""
+    draw_tradeoff({f"latency of one image, ms{hollow}": points}, path, title, "AP", smallest_range=0.1)
 
 
 def _many_colours(count: int) -> list[Any]:
