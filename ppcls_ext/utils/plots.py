@@ -310,7 +310,7 @@ def draw_latency(figures: pandas.DataFrame, path: str | Path, title: str = "") -
                 others += [precision] if name != "AP" and precision not in others else []
     if not points:
         raise UserError("no results file holds a latency with its AP: record them with --latency")
-    hollow = f" (hollow: {', '.join(others)})" if others else ""
+    hollow = f" (filled: fp32, hollow: {', '.join(others)})" if others else ""
     draw_tradeoff({f"latency of one image, ms{hollow}": points}, path, title, "AP", smallest_range=0.1)
 
 
