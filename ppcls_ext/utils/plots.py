@@ -261,7 +261,7 @@ def draw_tradeoff(
                 markerfacecolor="white" if point.is_hollow else point.colour, capsize=3, linestyle="none", zorder=3,
             )  # fmt: skip
             if point.series:
-                series.setdefault(point.series, drawn)
+                series.setdefault(_in_legend(point.series), drawn)
             if point.label:
                 ends[point.label] = max(ends.get(point.label, (0.0, 0.0)), (point.cost, point.value))
         values = [point.value for point in points]

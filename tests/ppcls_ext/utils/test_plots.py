@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import math
 from types import SimpleNamespace
 
 import numpy as np
+import pandas
+import pytest
 from PIL import Image
 
 from ppcls_ext.utils.plots import (
     Line,
     Point,
     draw_curves,
+    draw_latency,
     draw_losses,
     draw_run_comparison,
     draw_study_curves,
@@ -87,6 +91,24 @@ def test_legends_tell_averaged_weights_and_names_that_begin_with_an_underscore(t
                      for text in axes.get_legend().get_texts()] for figure in figures)  # fmt: skip
     assert runs[2] == " _background_ (best 0.550)"
     assert "AP50, evaluation, EMA" in curves and "AP, evaluation, EMA" in curves
+
+
+def test_ap_over_latency_names_rows_by_colour_and_precisions_by_fill(tmp_path, monkeypatch):
+    figures = []
+    monkeypatch.setattr("matplotlib.figure.Figure.savefig", lambda figure, *_, **__: figures.append(figure))
+    rows = pandas.DataFrame({"AP": [0.5, 0.6, 0.7, 0.4], "fp32, ms": [11.0, 11.0, 11.0, math.nan],
+                             "int8, ms": [7.0, 7.0, 8.0, math.nan], "AP, int8": [0.49, 0.59, math.nan, math.nan]},
+                            index=["_a", "_a", "b", "not timed"])  # fmt: skip
+    draw_latency(rows, tmp_path / "latency.png")
+    draw_latency(rows[["AP", "fp32, ms"]], tmp_path / "latency.png")
+    both, one = figures
+    assert [text.get_text() for text in both.legends[0].get_texts()] == [" _a", "b"]
+    assert [figure.axes[0].get_xlabel() for figure in figures] == [
+        "latency of one image, ms (filled: fp32, hollow: int8)", "latency of one image, ms"]  # fmt: skip
+    # The mean of the first row's two seeds in both precisions; the second row's int8 export has no AP.
+    points = [(*line.get_data()[0], *line.get_data()[1]) for line in both.axes[0].lines if line.get_marker() == "o"]
+    assert points == [pytest.approx(point) for point in ((11.0, 0.55), (7.0, 0.54), (11.0, 0.7))]
+    assert not one.axes[0].texts
 
 
 def test_bars_show_values_and_say_where_there_is_none(tmp_path, monkeypatch):
